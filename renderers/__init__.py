@@ -1,0 +1,1 @@
+"""Differentiable renderers: they own an asset's parameters and turn cameras into images."""

@@ -1,0 +1,51 @@
+"""The renderer protocol: parameters and cameras become an image."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from sds3d.cameras import Cameras
+
+
+@dataclass
+class Render:
+    """What a renderer returns for B cameras of H x W pixels (layouts of `sds3d.conventions`).
+
+    Args:
+        rgb: [B, H, W, 3] composited on the background.
+        alpha: [B, H, W, 1] in [0, 1].
+        depth: [B, H, W, 1] expected camera z (0 where nothing was hit), or None.
+        normal: [B, H, W, 3] unit, world frame, or None.
+        extras: what a renderer's own regularisers and density control need (e.g. projected means with gradients).
+    """
+
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor | None = None
+    normal: Tensor | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Renderer(nn.Module, ABC):
+    """An asset: owns its parameters, renders them and looks after them between steps."""
+
+    @abstractmethod
+    def forward(self, cameras: Cameras, background: Tensor) -> Render:
+        """Render all cameras; `background` is [B, 3] in [0, 1]."""
+
+    @abstractmethod
+    def parameter_groups(self, learning_rates: Any) -> list[dict[str, Any]]:
+        """Return optimiser groups (`params`, `lr`, `name`), one a kind of parameter."""
+
+    def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
+        """Yield (name, scalar loss term) pairs; the system multiplies each by its scheduled weight."""
+        return iter(())
+
+    def after_step(self, step: int, optimiser: Any, render: Render) -> dict[str, float]:
+        """Do what must happen after an optimiser step (density control, occupancy); return numbers to log."""
+        return {}

@@ -1,0 +1,61 @@
+"""Every key of a recipe with its value, what it may be and what it means: the source of help texts and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from sds3d.config.recipe import Recipe
+from sds3d.config.schema import allowed
+from sds3d.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key: `path` is what stands before the "=" of an override."""
+
+    path: str
+    value: str
+    allowed: str
+    meaning: str
+
+
+def keys_of(recipe: Recipe) -> list[Key]:
+    """Return every key of `recipe`, in the order of the schema."""
+    named = {"optimiser.learning_rates": recipe.renderer.PARAMETERS, "regularisers": recipe.renderer.REGULARISERS}
+    return list(_walk(recipe, "", named))
+
+
+def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]]) -> Iterator[Key]:
+    for name, field in type(section).model_fields.items():
+        path, value = prefix + name, getattr(section, name)
+        if path in named:
+            for inner, meaning in named[path].items():
+                shown = show(value[inner]) if inner in value else "0"
+                yield Key(f"{path}.{inner}", shown, "number or schedule >= 0", meaning)
+        elif isinstance(value, BaseModel) and not isinstance(value, Schedule):
+            yield from _walk(value, f"{path}.", named)
+        else:
+            yield Key(path, show(value), allowed(field), field.description or "")
+
+
+def show(value: Any) -> str:
+    """Return a configuration value as short text; a schedule as its values with arrows between them."""
+    if isinstance(value, Schedule):
+        return _show_schedule(value)
+    if isinstance(value, tuple):
+        return "[" + ", ".join(show(item) for item in value) + "]"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "null" if value is None else str(value)
+
+
+def _show_schedule(schedule: Schedule) -> str:
+    if schedule.is_constant:
+        return f"{schedule.values[0]:g}"
+    return " -> ".join(f"{value:g} at {at:g}" for at, value in schedule.points) + f" ({schedule.clock})"

@@ -1,0 +1,181 @@
+"""Recipe + overlays + key=value overrides -> one validated recipe, and back to plain YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from sds3d.config import plain_yaml
+from sds3d.config.problems import explain_failure, shorten
+from sds3d.config.recipe import Recipe
+from sds3d.config.schema import Model, sections_of, variants
+from sds3d.config.shipped import overlay_files, recipe_files
+from sds3d.errors import ConfigError, nearest
+
+DEFAULT_RECIPE = "quickstart"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Some keys and where they came from; later layers win."""
+
+    origin: str
+    data: dict[str, Any]
+
+
+def load_recipe(
+    recipe: str | Path = DEFAULT_RECIPE,
+    overlays: Iterable[str | Path] = (),
+    overrides: Iterable[str] = (),
+    options: Mapping[str, tuple[str, Any]] | None = None,
+) -> Recipe:
+    """Return the validated recipe; a relative prior path is made absolute, so that the result holds anywhere.
+
+    Args:
+        recipe: name of a shipped recipe, or a YAML file.
+        overlays: names of shipped overlays or YAML files, applied in order.
+        overrides: texts "dotted.key=value", the value in YAML.
+        options: dotted key -> (name of the command-line option, value); they win over everything.
+    Raises: ConfigError, one line, naming the key and where it was written.
+    """
+    files = [_file_layer("recipe", recipe, recipe_files)]
+    files += [_file_layer("overlay", overlay, overlay_files) for overlay in overlays]
+    arguments = [parse_override(text) for text in overrides]
+    arguments += [Layer(name, _nested(key, value)) for key, (name, value) in (options or {}).items()]
+    return _absolute_prior(_validate(files, arguments))
+
+
+def _validate(files: list[Layer], arguments: list[Layer]) -> Recipe:
+    """Return the recipe that all layers amount to. Raises: ConfigError."""
+    # Arguments are joined first, so that 'guidance.method=sds' drops keys of the recipe's method but not of arguments.
+    typed: dict[str, Any] = {}
+    for layer in arguments:
+        typed = _merge(typed, layer.data, layer.origin, None)
+    merged: dict[str, Any] = {}
+    layers = [*files, *arguments]
+    for layer in [*files, Layer(layers[-1].origin, typed)]:
+        merged = _merge(merged, layer.data, layer.origin, Recipe)
+    try:
+        return Recipe.model_validate(merged)
+    except ValidationError as error:
+        problem = explain_failure(error, Recipe)
+        origin = _origin(layers, problem.path)
+        text = f"{str(problem).rstrip()} [{origin}]" if origin else str(problem)
+        raise ConfigError(text, path=problem.path) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the whole recipe as YAML text; loading that file alone gives an equal recipe."""
+    return plain_yaml.write(recipe.model_dump(mode="json"))
+
+
+def parse_override(text: str) -> Layer:
+    """Return the layer of one "dotted.key=value" argument. Raises: ConfigError if it has another form."""
+    key, equals, value = text.partition("=")
+    if not equals or not all(part.isidentifier() for part in key.split(".")):
+        raise ConfigError(
+            f"The argument {shorten(text)} is not of the form key=value, for example training.steps=200. "
+            "A prompt of several words needs quotes."
+        )
+    data = plain_yaml.parse(value, f"The value of '{key}'") if value.strip() else ""
+    return Layer(f"override {shorten(text)}", _nested(key, data))
+
+
+def list_recipes() -> list[tuple[Path, Recipe]]:
+    """Return the shipped recipes with their files, in alphabetic order."""
+    return [(file, load_recipe(file)) for file in recipe_files().values()]
+
+
+def _file_layer(what: str, name: str | Path, shipped: Any) -> Layer:
+    """Read a shipped file by name, or any YAML file by path."""
+    text = str(name)
+    is_path = isinstance(name, Path) or "/" in text or "\\" in text or text.endswith((".yaml", ".yml"))
+    if is_path and Path(text).expanduser().is_file():
+        return Layer(f"{what} '{text}'", plain_yaml.read(Path(text).expanduser()))
+    files = shipped()
+    if is_path:
+        raise ConfigError(
+            f"The {what} file '{text}' does not exist. Give an existing YAML file or a name: {nearest(text, files)}."
+        )
+    if text not in files:
+        raise ConfigError(
+            f"Unknown {what} '{text}'. Did you mean {nearest(text, files)}? A path to a YAML file also works."
+        )
+    return Layer(f"{what} '{text}'", plain_yaml.read(files[text]))
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    data: Any = value
+    for part in reversed(key.split(".")):
+        data = {part: data}
+    return dict(data)
+
+
+def _merge(
+    below: Mapping[str, Any], above: Mapping[str, Any], origin: str, model: Model | None, path: str = ""
+) -> dict[str, Any]:
+    """Return `below` with the keys of `above` on top: sections merge, everything else (schedules, lists) replaces.
+
+    Where `model` knows a section to have variants and `above` chooses another, keys only the old one has are dropped.
+    """
+    merged = dict(below)
+    for key, value in above.items():
+        here = f"{path}.{key}" if path else str(key)
+        if not isinstance(key, str):
+            raise ConfigError(f"The key {here} is not text: keys are names. Correct it. [{origin}]", path=here)
+        old = merged.get(key)
+        if not isinstance(value, dict) or _is_schedule(value) or old is None:
+            merged[key] = value
+        elif isinstance(old, dict):
+            field = model.model_fields.get(key) if model is not None else None
+            sections = sections_of(field) if field is not None else []
+            kept = _of_variant(old, value, field) if field is not None else old
+            merged[key] = _merge(kept, value, origin, sections[0] if len(sections) == 1 else None, here)
+        else:
+            raise ConfigError(
+                f"'{here}' holds a value ({shorten(old)}), not a section, so '{here}.{next(iter(value), '')}' "
+                f"cannot be set. Set '{here}' itself. [{origin}]",
+                path=here,
+            )
+    return merged
+
+
+def _of_variant(old: dict[str, Any], new: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
+    """Return the keys of `old` that the variant chosen by `new` also has; all of them if it stays the same."""
+    tag = str(field.discriminator)
+    chosen = variants(field).get(str(new.get(tag)))
+    if chosen is None or new.get(tag) == old.get(tag):
+        return old
+    return {key: value for key, value in old.items() if key in chosen.model_fields}
+
+
+def _is_schedule(value: dict[str, Any]) -> bool:
+    return "points" in value and "clock" in value
+
+
+def _origin(layers: list[Layer], path: str) -> str:
+    """Return where `path`, or else the section around it, was last written; "" if in no layer."""
+    parts = path.replace("[", ".").split(".") if path else []
+    for length in range(len(parts), 0, -1):
+        for layer in reversed(layers):
+            data: Any = layer.data
+            for part in parts[:length]:
+                data = data.get(part, _ABSENT) if isinstance(data, dict) else _ABSENT
+            if data is not _ABSENT:
+                return layer.origin
+    return layers[0].origin if layers else ""
+
+
+_ABSENT = object()
+
+
+def _absolute_prior(recipe: Recipe) -> Recipe:
+    if recipe.prior.path == "toybox":
+        return recipe
+    path = str(recipe.prior.folder.resolve())
+    return recipe.model_copy(update={"prior": recipe.prior.model_copy(update={"path": path})})

@@ -1,0 +1,195 @@
+"""The typed recipe: every key a YAML recipe may have, its meaning, its default and its bounds.
+
+A recipe is plain data. Nothing here loads weights, creates folders or imports torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from sds3d.citations import CITATIONS
+from sds3d.config.base import Config, increasing
+from sds3d.config.gaussians import GaussiansConfig
+from sds3d.config.problems import KeyProblem
+from sds3d.config.shipped import shipped
+from sds3d.errors import nearest
+from sds3d.guidance.config import AnyGuidance, SdsConfig
+from sds3d.prompts import Prompt, ViewWords
+from sds3d.schedule import Schedule, ScheduleLike, bounded
+
+Elevation = Annotated[float, Field(ge=-89, le=89)]
+Distance = Annotated[float, Field(ge=1.2, le=20)]
+Rate = Annotated[ScheduleLike, bounded(0, 1)]
+Weight = Annotated[ScheduleLike, bounded(0, 1e6)]
+
+
+class PromptConfig(Config):
+    """Which words hold from where."""
+
+    text: str = Field(default="", max_length=2000, description="what to make, e.g. 'a red mug'")
+    negative: str = Field(
+        default="", max_length=2000, description="what to move away from; empty means nothing special"
+    )
+    view_dependent: bool = Field(
+        default=True, description="append 'front view', 'side view', ... to the prompt according to the camera"
+    )
+    words: ViewWords = Field(
+        default_factory=ViewWords, description="where 'front', 'back' and 'overhead' begin, and how they are worded"
+    )
+
+    def build(self) -> Prompt:
+        """Return the prompt; raises ConfigError if the text is empty."""
+        return Prompt(text=self.text, negative=self.negative, view_dependent=self.view_dependent, words=self.words)
+
+
+class LatentPriorConfig(Config):
+    """A latent diffusion model in a diffusers pipeline folder: the bundled one or any Stable-Diffusion-shaped one."""
+
+    kind: Literal["latent_diffusion"] = Field(default="latent_diffusion", description="kind of prior")
+    path: str = Field(
+        default="toybox", min_length=1, description="'toybox' (bundled, no download) or the path of a diffusers folder"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        default="auto", description="number type of the UNet; auto: float32 on a CPU, float16 on a CUDA card"
+    )
+    camera: bool = Field(default=True, description="tell the prior the camera, if it listens to cameras")
+
+    @property
+    def folder(self) -> Path:
+        """The pipeline folder on disk (not checked: see `sds3d.priors.folder.check_folder`)."""
+        return shipped("assets", "priors", "toybox") if self.path == "toybox" else Path(self.path).expanduser()
+
+
+class CamerasConfig(Config):
+    """From where training looks. Azimuths are stratified over the full circle; the other two are uniform in a range."""
+
+    views: int = Field(default=4, ge=1, le=64, description="images per training step")
+    size: int = Field(default=64, ge=8, le=2048, description="side of a training image, pixels")
+    elevation_deg: Annotated[tuple[Elevation, Elevation], AfterValidator(increasing)] = Field(
+        default=(-10.0, 45.0), description="[low, high] above the horizon, degrees"
+    )
+    distance: Annotated[tuple[Distance, Distance], AfterValidator(increasing)] = Field(
+        default=(2.3, 2.7), description="[low, high] from the origin; the object fits in a sphere of radius 1"
+    )
+    fov_deg: float = Field(default=45.0, ge=5, le=120, description="vertical field of view, degrees")
+
+
+class BackgroundConfig(Config):
+    """What training images are composited on. A random colour keeps the object from hiding in the background."""
+
+    random_fraction: float = Field(default=0.75, ge=0, le=1, description="share of steps with a random plain colour")
+    grey: float = Field(default=0.5, ge=0, le=1, description="brightness of the grey of all other steps (sRGB)")
+
+
+class OptimiserConfig(Config):
+    """Adam, with one learning rate for each kind of parameter."""
+
+    learning_rates: dict[str, Rate] = Field(
+        default_factory=lambda: dict(GaussiansConfig.LEARNING_RATES),
+        description="learning rate of each kind of parameter of the renderer; one left out has its default",
+    )
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        default=(0.9, 0.99), description="Adam's decay rates of the mean and of the squared gradient"
+    )
+    eps: float = Field(
+        default=1e-15, gt=0, le=1, description="Adam's denominator offset; small, as gradients are small"
+    )
+
+    @field_validator("learning_rates", mode="before")
+    @classmethod
+    def _complete(cls, rates: Any) -> Any:
+        # Only GaussiansConfig exists as yet; a second renderer moves this to Recipe, which knows which one is meant.
+        return {**GaussiansConfig.LEARNING_RATES, **rates} if isinstance(rates, dict) else rates
+
+
+class TrainingConfig(Config):
+    """How long to train and what to save on the way."""
+
+    steps: int = Field(default=400, ge=1, le=1_000_000, description="optimiser steps; --max-steps caps it")
+    checkpoint_every_s: float = Field(default=30.0, ge=1, le=86_400, description="seconds between checkpoints")
+    preview_every: int = Field(default=50, ge=0, le=1_000_000, description="steps between previews; 0: none")
+
+
+class ExportConfig(Config):
+    """What to write at the end."""
+
+    formats: tuple[Literal["ply", "glb", "mp4", "png"], ...] = Field(
+        default=("ply", "glb", "mp4", "png"),
+        min_length=1,
+        description="ply: splats; glb: coloured mesh; mp4: turntable; png: contact sheet",
+    )
+    turntable_views: int = Field(default=60, ge=4, le=720, description="frames of the turntable film")
+    size: int = Field(default=256, ge=16, le=2048, description="side of exported images and films, pixels")
+    mesh_resolution: int = Field(default=96, ge=16, le=512, description="grid cells along an edge when meshing")
+    mesh_faces: int = Field(default=20_000, ge=100, le=2_000_000, description="most triangles the mesh may keep")
+
+
+class ExpectedConfig(Config):
+    """What a run costs, as measured; printed in its first line. Leave out what nobody has measured."""
+
+    cpu_s_per_step: float | None = Field(default=None, gt=0, description="seconds per step on 2 idle CPU cores")
+    memory_gb: float | None = Field(default=None, gt=0, description="peak memory on a CPU, gigabytes")
+
+
+class Recipe(Config):
+    """One way to make an asset: what is optimised, by which method, judged by which prior."""
+
+    kind: Literal["text_to_3d"] = Field(default="text_to_3d", description="the system that runs it")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60, description="small letters, digits, - and _")
+    title: str = Field(min_length=1, max_length=200, description="one line: what the recipe makes and how")
+    paper: str = Field(default="", max_length=300, description="the paper it follows; empty if it follows none")
+    seed_system: str = Field(default="", max_length=100, description="the published system it is modelled on")
+    year: int | None = Field(default=None, ge=2000, le=2100, description="year of that paper")
+    cite: tuple[str, ...] = Field(default=(), description="further works to cite, keys of sds3d.citations")
+    needs: tuple[str, ...] = Field(default=(), description="what a user must have beyond the installation")
+    writes: tuple[str, ...] = Field(default=(), description="the files it writes, for the list of recipes")
+    status: Literal["works", "experimental"] = Field(default="experimental", description="an honest word on its state")
+    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of every random draw of the run")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: CUDA if there is a card, else CPU"
+    )
+    prompt: PromptConfig = Field(default_factory=PromptConfig, description="which words hold from where")
+    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the frozen diffusion model")
+    guidance: AnyGuidance = Field(default_factory=SdsConfig, description="the distillation method")
+    renderer: GaussiansConfig = Field(default_factory=GaussiansConfig, description="what is optimised")
+    cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="from where training looks")
+    background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="what is behind the object")
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam and its learning rates")
+    regularisers: dict[str, Weight] = Field(
+        default_factory=dict, description="weight of each loss term of the renderer; a term left out has weight 0"
+    )
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how long, and what to save")
+    export: ExportConfig = Field(default_factory=ExportConfig, description="what to write at the end")
+    expected: ExpectedConfig = Field(default_factory=ExpectedConfig, description="measured cost of a run")
+
+    @field_validator("cite")
+    @classmethod
+    def _known_citations(cls, keys: tuple[str, ...]) -> tuple[str, ...]:
+        for key in keys:
+            if key not in CITATIONS:
+                raise ValueError(f"'{key}' is not in sds3d.citations. Did you mean {nearest(key, CITATIONS)}?")
+        return keys
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> Recipe:
+        _check_names("optimiser.learning_rates", self.optimiser.learning_rates, self.renderer.PARAMETERS)
+        _check_names("regularisers", self.regularisers, self.renderer.REGULARISERS)
+        lowest, highest = min(self.guidance.t_min.values), max(self.guidance.t_max.values)
+        if lowest > highest:
+            raise KeyProblem(
+                "guidance.t_min",
+                f"'guidance.t_min' is never below {lowest:g} and 'guidance.t_max' never above {highest:g}: the window "
+                "of noise levels is empty. Lower guidance.t_min.",
+            )
+        return self
+
+
+def _check_names(path: str, given: dict[str, Schedule], known: dict[str, str]) -> None:
+    for name in given:
+        if name not in known:
+            raise KeyProblem(
+                f"{path}.{name}", f"Unknown key '{path}.{name}'. In '{path}' there is {nearest(name, known)}."
+            )

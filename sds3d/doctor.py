@@ -1,0 +1,150 @@
+"""What this machine can do: one row a back end, with the reason where it cannot and the command that would fix it."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from sds3d import hardware
+from sds3d.config.shipped import shipped
+from sds3d.errors import AssetError
+from sds3d.priors.folder import check_folder
+
+CHECKSUMS = "SHA256SUMS"
+"""Optional file of a prior folder with the output of `sha256sum`, verified if it is there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One row: `state` ok, off (optional and absent) or broken (generation will fail), and what to do about it."""
+
+    name: str
+    state: Literal["ok", "off", "broken"]
+    detail: str
+    fix: str = ""
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the row as plain data."""
+        return asdict(self)
+
+
+def checks(rasterisers: Mapping[str, str] | None = None) -> list[Check]:
+    """Return all rows.
+
+    Args:
+        rasterisers: name -> "available" or "reason: fix", as the renderers report it. They are above this module, so
+            the caller brings their answer.
+    """
+    rows = [_torch(), _cuda(), *(_rasteriser(name, state) for name, state in (rasterisers or {}).items())]
+    rows += [_package("diffusers", "runs priors"), _package("av", "writes mp4")]
+    rows += [_bundled("bundled prior", "priors", "toybox"), _judge(), _memory(), _disk(), _threads()]
+    return rows
+
+
+def _torch() -> Check:
+    version = hardware.versions(("torch",)).get("torch")
+    if version is None:
+        return Check(name="torch", state="broken", detail="not installed", fix="pip install -e .")
+    cuda = hardware.torch_cuda_version()
+    return Check(name="torch", state="ok", detail=f"{version}, {f'CUDA {cuda}' if cuda else 'CPU build'}")
+
+
+def _cuda() -> Check:
+    cards, reason = hardware.cuda_cards()
+    if not cards:
+        fix = "not needed: everything also runs on the CPU"
+        return Check(name="CUDA card", state="off", detail=reason, fix=fix)
+    if hardware.torch_cuda_version() is None:
+        fix = "install a CUDA build of torch: https://pytorch.org/get-started"
+        return Check(name="CUDA card", state="off", detail=f"{', '.join(cards)}, but torch is a CPU build", fix=fix)
+    return Check(name="CUDA card", state="ok", detail=", ".join(cards))
+
+
+def _rasteriser(name: str, state: str) -> Check:
+    reason, _, fix = state.partition(": ")
+    if state == "available":
+        return Check(name=f"rasteriser {name}", state="ok", detail="available")
+    return Check(name=f"rasteriser {name}", state="off", detail=reason, fix=fix)
+
+
+def _package(name: str, purpose: str) -> Check:
+    if importlib.util.find_spec(name) is None:
+        return Check(name=name, state="broken", detail=f"not installed ({purpose})", fix=f"pip install {name}")
+    return Check(name=name, state="ok", detail=f"{hardware.versions((name,)).get(name, 'installed')} ({purpose})")
+
+
+def _bundled(name: str, *parts: str) -> Check:
+    folder = shipped("assets", *parts)
+    fix = "restore the folder 'assets' (git checkout, git lfs pull), or give prior.path another diffusers folder"
+    try:
+        check_folder(folder)
+        wrong = wrong_checksums(folder)
+    except (AssetError, OSError) as error:
+        return Check(name=name, state="broken", detail=str(error), fix=fix)
+    if wrong:
+        return Check(name=name, state="broken", detail=f"changed files: {', '.join(wrong)}", fix=fix)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
+    verified = "checksums verified" if (folder / CHECKSUMS).is_file() else "structure verified"
+    return Check(name=name, state="ok", detail=f"{size:.0f} MB, {verified}, '{folder}'")
+
+
+def wrong_checksums(folder: Path) -> list[str]:
+    """Return the files of `folder` that differ from its SHA256SUMS or are missing; [] if there is no such file."""
+    sums = folder / CHECKSUMS
+    if not sums.is_file():
+        return []
+    rows = [line.split(maxsplit=1) for line in sums.read_text(encoding="utf-8").splitlines() if line.strip()]
+    wrong = []
+    for digest, name in rows:
+        file = folder / name.lstrip("*").strip()
+        if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != digest.lower():
+            wrong.append(name.lstrip("*").strip())
+    return wrong
+
+
+def _judge() -> Check:
+    folder = shipped("assets", "judge")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return Check(
+            name="judge",
+            state="off",
+            detail=f"'{folder}' is missing: no verdict in metrics.json",
+            fix="restore 'assets'",
+        )
+    return Check(name="judge", state="ok", detail=f"'{folder}'")
+
+
+def _memory() -> Check:
+    memory = hardware.memory_gb()
+    if memory is None:
+        return Check(name="memory", state="ok", detail="unknown on this system")
+    enough = memory[0] >= 4
+    return Check(
+        name="memory",
+        state="ok" if enough else "off",
+        detail=f"{memory[0]:.1f} of {memory[1]:.1f} GB free",
+        fix="" if enough else "close other programs, or use --overlay lowmem",
+    )
+
+
+def _disk() -> Check:
+    free = shutil.disk_usage(Path.cwd()).free / 1e9
+    return Check(
+        name="disk",
+        state="ok" if free >= 1 else "off",
+        detail=f"{free:.1f} GB free here",
+        fix="" if free >= 1 else "a run needs about 0.1 GB: make room, or use --out on another disk",
+    )
+
+
+def _threads() -> Check:
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    return Check(
+        name="threads", state="ok", detail=f"{hardware.threads()} ({hardware.processor()}), OMP_WAIT_POLICY={policy}"
+    )

@@ -1,0 +1,1 @@
+"""Meshes: iso-surfaces from splats, cleaning, colours."""

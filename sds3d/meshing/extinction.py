@@ -1,0 +1,113 @@
+"""Splats as an absorbing volume: extinction (optical depth per length) and colour on a grid."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sds3d.export.splats import Splats
+
+Array = NDArray[np.float32]
+
+MIN_ALPHA = 1.0 / 255.0
+"""Below this a Gaussian is not drawn: the threshold of the splat renderers."""
+MAX_ALPHA = 0.99
+"""Opacities are capped here, else the optical depth of an opaque Gaussian is infinite."""
+MARGIN = 3
+"""Empty cells around an object's box, so that surfaces close before the border."""
+_LOW_PASS = 0.4
+"""Standard deviation in cells added to each Gaussian so that thin ones do not fall between the nodes."""
+_PATH = 2.26
+"""Effective path through a Gaussian in standard deviations: makes the integral of -log(1 - a g) along a ray equal to
+-log(1 - a), which is what a splat renderer composites. Exact for a = 0.5; for a -> 0 and a = 0.99 it is 10 % too
+high and 45 % too low."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A box of nodes at `origin + index * cell`; `origin` is [3] in world units, `shape` the nodes per axis."""
+
+    origin: NDArray[np.float64]
+    cell: float
+    shape: tuple[int, int, int]
+
+    @property
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest corner [3] of the box that was to be covered, without the margin of `make_grid`."""
+        return self.to_world(np.full(3, MARGIN)), self.to_world(np.array(self.shape) - 1.0 - MARGIN)
+
+    def to_index(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return fractional indices of world `points` [..., 3]."""
+        return (points - self.origin) / self.cell
+
+    def to_world(self, index: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return world points of fractional indices [..., 3]."""
+        return self.origin + np.asarray(index, np.float64) * self.cell
+
+
+def make_grid(low: NDArray[np.floating], high: NDArray[np.floating], resolution: int) -> Grid:
+    """Return a grid whose longest side has `resolution` cells between `low` and `high` [3], plus MARGIN around."""
+    cell = float(max((high - low).max() / resolution, 1e-6))
+    count = np.ceil((high - low) / cell).astype(int) + 1 + 2 * MARGIN
+    centre = 0.5 * (low.astype(np.float64) + high)
+    return Grid(centre - 0.5 * (count - 1) * cell, cell, (int(count[0]), int(count[1]), int(count[2])))
+
+
+def visible(splats: Splats) -> Splats:
+    """Return the finite Gaussians that a renderer would draw at all."""
+    finite = np.isfinite(splats.means).all(axis=1) & np.isfinite(splats.quats).all(axis=1)
+    finite &= np.isfinite(splats.log_scales).all(axis=1) & np.isfinite(splats.sh0).all(axis=1)
+    with np.errstate(over="ignore"):
+        drawn = (splats.opacities > MIN_ALPHA) & (splats.log_scales.max(axis=1, initial=-99.0) < 10.0)
+    return splats.where(finite & drawn)
+
+
+def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array | None]:
+    """Return extinction [X, Y, Z] (per world unit) and, if asked, extinction-weighted sRGB [3, X, Y, Z], else None.
+
+    A Gaussian of opacity a and fall-off g(x) adds -log(1 - a g(x)) / (path * shortest axis): the optical depth across it
+    is the one the splat renderer gives it when seen along its shortest axis, that is, face on.
+    Limits: discs and needles seen edge on absorb more here than in the renderer, where depth does not depend on length.
+    """
+    extinction = np.zeros(grid.shape, np.float32)
+    colors = np.zeros((3, *grid.shape), np.float32) if with_colors else None
+    scales = np.sqrt(np.exp(2.0 * splats.log_scales.astype(np.float64)) + (_LOW_PASS * grid.cell) ** 2)
+    rotations = splats.rotations.astype(np.float64)
+    precision = np.einsum("nij,nj,nkj->nik", rotations, scales**-2, rotations)
+    extent = np.sqrt(np.einsum("nij,nj->ni", rotations**2, scales**2))
+    alpha = np.minimum(splats.opacities.astype(np.float64), MAX_ALPHA)
+    reach = extent * np.sqrt(2.0 * np.log(np.maximum(alpha / MIN_ALPHA, 1.0)))[:, None]
+    low = np.ceil(grid.to_index(splats.means - reach)).astype(int).clip(0, grid.shape)
+    high = (np.floor(grid.to_index(splats.means + reach)).astype(int) + 1).clip(0, grid.shape)
+    rgb = splats.rgb
+    strength = 1.0 / (_PATH * scales.min(axis=1))
+    for n in np.flatnonzero((high > low).all(axis=1)):
+        box = tuple(slice(low[n, axis], high[n, axis]) for axis in range(3))
+        offsets = [
+            (grid.origin[axis] + np.arange(low[n, axis], high[n, axis]) * grid.cell - splats.means[n, axis])
+            for axis in range(3)
+        ]
+        depth = _optical_depth(offsets, precision[n], alpha[n])
+        depth *= np.float32(strength[n])
+        extinction[box] += depth
+        if colors is not None:
+            for channel in range(3):
+                colors[(channel, *box)] += depth * rgb[n, channel]
+    return extinction, colors
+
+
+def _optical_depth(offsets: list[NDArray[np.float64]], precision: NDArray[np.float64], alpha: float) -> Array:
+    """Return -log(1 - alpha g) on the box spanned by three axes of offsets from the centre."""
+    x, y, z = (axis.astype(np.float32) for axis in offsets)
+    p = (-0.5 * precision).astype(np.float32)
+    plane = (p[0, 0] * x * x)[:, None] + (p[1, 1] * y * y)[None] + 2.0 * p[0, 1] * x[:, None] * y[None]
+    slope = 2.0 * (p[0, 2] * x[:, None] + p[1, 2] * y[None])
+    exponent = slope[..., None] * z
+    exponent += plane[..., None]
+    exponent += p[2, 2] * z * z
+    fall_off = np.exp(exponent, out=exponent)
+    fall_off *= np.float32(-alpha)
+    depth = np.log1p(fall_off, out=fall_off)
+    return np.negative(depth, out=depth)

@@ -1,0 +1,100 @@
+"""The prior protocol: what does a frozen diffusion model predict for a noisy image?"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sds3d.cameras import Cameras
+from sds3d.errors import ShapeError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One question to a network, for B samples; every sample brings its own point, time, text and camera.
+
+    Args:
+        z_t: [B, C, h, w] float32 noisy latents.
+        t: [B] int64 timesteps in [0, num_timesteps - 1].
+        text: [B, tokens, dim] embeddings, as `Prior.text` makes them.
+        camera: [B, D] features, as `Prior.camera_features` makes them, or None for "no camera".
+    """
+
+    z_t: Tensor
+    t: Tensor
+    text: Tensor
+    camera: Tensor | None = None
+
+
+class Prior(ABC):
+    """A frozen model of images. Images are [B, H, W, 3] in [0, 1], latents [B, C, h, w] float32.
+
+    Attributes:
+        image_size: side in pixels of the square images the model was made for.
+        num_timesteps: length of its discrete time axis.
+        has_camera: whether it listens to camera features.
+        device: where its tensors live; inputs must live there too.
+    """
+
+    image_size: int
+    num_timesteps: int
+    has_camera: bool
+    device: torch.device
+
+    @abstractmethod
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Return latents z0 of images, differentiably and without randomness; other image sizes are resized."""
+
+    @abstractmethod
+    def decode(self, z0: Tensor) -> Tensor:
+        """Return images of latents; the inverse of `encode` up to what the encoder loses, not clamped to [0, 1]."""
+
+    @abstractmethod
+    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (alpha, sigma), [B, 1, 1, 1] float32 each, of timesteps `t` [B] int64."""
+
+    @abstractmethod
+    def text(self, texts: Sequence[str]) -> Tensor:
+        """Return [n, tokens, dim] embeddings of n texts; each text is encoded once and remembered."""
+
+    @abstractmethod
+    def predict(self, queries: Sequence[Query]) -> list[Tensor]:
+        """Return the noise prediction (epsilon form, float32, no graph) of each query, in one batched network call."""
+
+    def camera_features(self, cameras: Cameras) -> Tensor | None:
+        """Return [B, D] features of cameras for `Query.camera`, or None if the prior does not listen to cameras."""
+        return None
+
+
+def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
+    """Return the queries as one, concatenated along the batch; a missing camera becomes zeros if `camera_size` > 0.
+
+    Raises: ShapeError if times or texts do not match the points of their query.
+    """
+    for query in queries:
+        batch = query.z_t.shape[0]
+        if query.t.shape != (batch,):
+            raise ShapeError("t", f"[{batch}] (one a sample)", tuple(query.t.shape))
+        if query.text.shape[0] != batch:
+            raise ShapeError("text", f"[{batch}, tokens, dim]", tuple(query.text.shape))
+    camera = None
+    if camera_size:
+        features = [
+            q.z_t.new_zeros(q.z_t.shape[0], camera_size) if q.camera is None else q.camera.to(q.z_t) for q in queries
+        ]
+        camera = torch.cat(features)
+    return Query(
+        z_t=torch.cat([q.z_t for q in queries]),
+        t=torch.cat([q.t for q in queries]),
+        text=torch.cat([q.text for q in queries]),
+        camera=camera,
+    )
+
+
+def split_like(stacked: Tensor, queries: Sequence[Query]) -> list[Tensor]:
+    """Return `stacked` [sum of batches, ...] cut into one tensor a query; undoes `stack_queries`."""
+    return list(torch.split(stacked, [q.z_t.shape[0] for q in queries]))

@@ -1,0 +1,187 @@
+"""A diffusers pipeline folder on disk: find its parts and check them, without loading any heavy package.
+
+The command line calls `check_folder` before anything slow, so that a missing or broken prior is reported at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sds3d.errors import AssetError, nearest
+
+METADATA_FILE = "sds3d.json"
+CAMERA_CONDITIONS = ("extrinsics", "fourier")
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
+_NETWORKS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
+_ADVICE = "Give prior.path a diffusers pipeline folder with safetensors weights, or restore the file from its source."
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorMetadata:
+    """What a pipeline folder says about itself beyond diffusers' own files (`sds3d.json`, optional).
+
+    Args:
+        camera_condition: kind of camera features the UNet's class embedding expects.
+        image_size: side of its images in pixels; None means UNet sample size times the autoencoder's factor.
+        text_tokens: length of the token sequence; None means the tokenizer's own.
+        nouns, colours, words: what the prior was trained on, `words` being the rest ("a", "photo", "tall" ...);
+            all empty means that it has no closed vocabulary.
+        licence: SPDX identifier of the weights.
+    """
+
+    camera_condition: str = "extrinsics"
+    image_size: int | None = None
+    text_tokens: int | None = None
+    nouns: tuple[str, ...] = ()
+    colours: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+    licence: str | None = None
+
+    @property
+    def known_words(self) -> frozenset[str]:
+        """All words the prior was trained on, or the empty set if it has no closed vocabulary."""
+        return frozenset(word for words in (self.nouns, self.colours, self.words) for word in words)
+
+    def unknown_words(self, prompt: str) -> tuple[str, ...]:
+        """Return the words of `prompt` the prior has never seen, in order; () without a closed vocabulary."""
+        known = {part for word in self.known_words for part in word.lower().split()}
+        if not self.known_words:
+            return ()
+        words = re.findall(r"[^\W\d_]+", prompt.lower())
+        return tuple(dict.fromkeys(word for word in words if word not in known))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorFolder:
+    """A checked folder: `configs` by part name, `weights` (files) by network name, `variants` for foreign loaders."""
+
+    path: Path
+    metadata: PriorMetadata
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    weights: dict[str, tuple[Path, ...]] = field(default_factory=dict)
+    variants: dict[str, str | None] = field(default_factory=dict)
+
+
+def check_folder(path: Path | str) -> PriorFolder:
+    """Return the parts of the diffusers pipeline folder at `path` after checking that they can be loaded.
+
+    Reads configurations and the headers of the weight files, not the weights: a truncated or overwritten file is found,
+    a flipped bit inside the weights is not. Raises: AssetError that names the file and says what to do.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        what = "is not a folder" if root.exists() else "does not exist"
+        raise AssetError(f"The prior '{root}' {what}. {_ADVICE}", root)
+    metadata = read_metadata(root / METADATA_FILE)
+    configs = {part: _read_json(root / part / "config.json") for part in _NETWORKS}
+    configs["scheduler"] = _read_json(root / "scheduler" / "scheduler_config.json")
+    _check_tokenizer(root / "tokenizer")
+    weights, variants = {}, {}
+    for part, stem in _NETWORKS.items():
+        weights[part], variants[part] = _find_weights(root / part, stem)
+        for file in weights[part]:
+            check_safetensors(file)
+    return PriorFolder(path=root, metadata=metadata, configs=configs, weights=weights, variants=variants)
+
+
+def read_metadata(file: Path) -> PriorMetadata:
+    """Return the contents of an `sds3d.json`; a missing file gives the defaults, foreign keys are ignored."""
+    if not file.exists():
+        return PriorMetadata()
+    raw = _read_json(file)
+    data: dict[str, Any] = {}
+    for name, kind in (("image_size", int), ("text_tokens", int), ("camera_condition", str), ("licence", str)):
+        if raw.get(name) is not None:
+            data[name] = _typed(file, name, raw[name], kind)
+    for name in ("nouns", "colours", "words"):
+        data[name] = tuple(_typed(file, name, word, str) for word in _typed(file, name, raw.get(name, []), list))
+    metadata = PriorMetadata(**data)
+    if metadata.camera_condition not in CAMERA_CONDITIONS:
+        raise AssetError(
+            f"'{file}' asks for camera_condition '{metadata.camera_condition}', which is unknown: allowed is "
+            f"{nearest(metadata.camera_condition, CAMERA_CONDITIONS)}. Correct the file.",
+            file,
+        )
+    return metadata
+
+
+def check_safetensors(file: Path) -> None:
+    """Check that `file` is a complete safetensors file: header readable, data exactly as long as it says."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        start = stream.read(8)
+        if start.startswith(b"version "):
+            raise AssetError(f"'{file}' is a Git LFS pointer, not the weights. Run 'git lfs pull' in its folder.", file)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else _MAX_HEADER_BYTES + 1
+        if length > min(_MAX_HEADER_BYTES, size - 8):
+            raise _corrupt(file, f"its header does not fit into its {size} bytes")
+        try:
+            header = json.loads(stream.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+            expected = 8 + length + max(ends, default=0)
+        except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+            raise _corrupt(file, "its header cannot be read") from error
+    if size != expected:
+        raise _corrupt(file, f"it has {size} bytes where its header announces {expected}")
+
+
+def _corrupt(file: Path, why: str) -> AssetError:
+    return AssetError(f"The weights '{file}' are not a whole safetensors file: {why}. {_ADVICE}", file)
+
+
+def _typed(file: Path, name: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise AssetError(f"'{file}' has {name} = {value!r}, but {kind.__name__} is needed. Correct the file.", file)
+    return value
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise AssetError(f"The prior lacks the file '{file}'. {_ADVICE}", file)
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise AssetError(f"'{file}' is not valid JSON ({error}). {_ADVICE}", file) from error
+    if not isinstance(data, dict):
+        raise AssetError(f"'{file}' holds a {type(data).__name__}, but a JSON object is needed. {_ADVICE}", file)
+    return data
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if (folder / "tokenizer.json").is_file():
+        _read_json(folder / "tokenizer.json")
+    elif (folder / "merges.txt").is_file():
+        _read_json(folder / "vocab.json")
+    else:
+        raise AssetError(
+            f"The prior lacks '{folder / 'tokenizer.json'}' (or vocab.json and merges.txt). {_ADVICE}", folder
+        )
+
+
+def _find_weights(folder: Path, stem: str) -> tuple[tuple[Path, ...], str | None]:
+    """Return a network's weight files and the variant in their name: full precision first, whole before sharded."""
+    for variant in (None, "fp16", "bf16"):
+        name = stem if variant is None else f"{stem}.{variant}"
+        if (folder / f"{name}.safetensors").is_file():
+            return (folder / f"{name}.safetensors",), variant
+        index = folder / f"{stem}.safetensors.index{'' if variant is None else '.' + variant}.json"
+        if index.is_file():
+            shards = _read_json(index).get("weight_map")
+            if not isinstance(shards, dict) or not shards:
+                raise AssetError(f"'{index}' lists no weight files. {_ADVICE}", index)
+            files = tuple(folder / str(shard) for shard in sorted(set(shards.values())))
+            for file in files:
+                if not file.is_file():
+                    raise AssetError(
+                        f"The prior lacks the weight file '{file}', which {index.name} lists. {_ADVICE}", file
+                    )
+            return files, variant
+    pickled = next(iter(sorted(folder.glob("*.bin"))), None)
+    found = f" There is '{pickled.name}', but pickled weights are never loaded." if pickled else ""
+    file = folder / f"{stem}.safetensors"
+    raise AssetError(f"The prior lacks the weights '{file}'.{found} {_ADVICE}", file)

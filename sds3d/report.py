@@ -1,0 +1,66 @@
+"""What the command line says about a run: its first line, the warning of unknown words, the record in run.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sds3d import citations, hardware
+from sds3d.config import Recipe
+from sds3d.priors.folder import PriorFolder
+
+PACKAGES = ("sds3d", "torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
+
+
+def first_line(recipe: Recipe, folder: Path) -> str:
+    """Return what, where, how long and how much memory, before anything slow begins."""
+    on = _device(recipe)
+    where = f"{on} ({hardware.threads()} threads)" if on == "cpu" else on
+    return (
+        f"'{recipe.prompt.text}' -> {folder}: {recipe.title} ({recipe.guidance.method}, {recipe.renderer.kind}), "
+        f"{recipe.training.steps} steps on {where}, {_cost(recipe, on)}"
+    )
+
+
+def _device(recipe: Recipe) -> str:
+    if recipe.device != "auto":
+        return recipe.device
+    return "cuda" if hardware.torch_cuda_version() and hardware.cuda_cards()[0] else "cpu"
+
+
+def _cost(recipe: Recipe, device: str) -> str:
+    """Return the measured cost scaled to the number of steps; nothing is guessed for what nobody measured."""
+    seconds, memory = recipe.expected.cpu_s_per_step, recipe.expected.memory_gb
+    if device != "cpu" or seconds is None:
+        return "time shown as soon as it is known"
+    minutes = seconds * recipe.training.steps / 60
+    time = f"about {minutes:.0f} min" if minutes >= 1.5 else f"about {max(10, round(minutes * 6) * 10)} s"
+    return f"{time} on 2 idle cores" + (f", {memory:g} GB" if memory else "")
+
+
+def unknown_words(prompt: str, folder: PriorFolder) -> str:
+    """Return a warning that names words of `prompt` the prior never saw and those it knows; "" if all are known."""
+    unknown = folder.metadata.unknown_words(prompt)
+    if not unknown:
+        return ""
+    words = ", ".join(f"'{word}'" for word in unknown)
+    return (
+        f"Warning: the prior has never seen {words}, so expect something else. Nouns it knows: "
+        f"{', '.join(folder.metadata.nouns)}. Colours: {', '.join(folder.metadata.colours)}. For other words use a "
+        "real prior: prior.path=FOLDER with Stable Diffusion 1.5 or 2.1 in diffusers format (a GPU is advised)."
+    )
+
+
+def record(recipe: Recipe, folder: PriorFolder, command: list[str], max_steps: int | None) -> dict[str, Any]:
+    """Return what run.json says at the start: versions, hardware, licences, citations."""
+    return {
+        "prompt": recipe.prompt.text,
+        "recipe": recipe.name,
+        "max_steps": max_steps,
+        "command": command,
+        "versions": hardware.versions(PACKAGES),
+        "hardware": hardware.summary(),
+        "licences": {"sds3d": "Apache-2.0", "prior": folder.metadata.licence or f"not stated in '{folder.path}'"},
+        "citations": [work.line for work in citations.cited_by(recipe)],
+        "seconds": 0.0,
+    }

@@ -1,0 +1,157 @@
+"""`launch.py prior train`: render the set, train autoencoder, UNet + text encoder and judge, write the shipped folders."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sds3d.toybox.dataset import IMAGE_SIZE, SetConfig, load_set, make_set
+from sds3d.toybox.loop import LoopConfig
+from sds3d.toybox.palette import COLORS, NOUNS
+
+VARIANTS = 3
+"""Backgrounds every image is encoded on (the first draw is grey for half of the images, as all draws are)."""
+
+Rendered = tuple[NDArray[np.uint8], NDArray[np.void]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorConfig:
+    """Everything `prior train` can turn: data, length of the three trainings, seed."""
+
+    train: SetConfig = SetConfig()
+    validation: SetConfig = SetConfig(objects=480, views=4, seed=100)
+    held_out: SetConfig = SetConfig(objects=480, views=4, seed=200, pairs="held-out")
+    autoencoder_steps: int = 3000
+    diffusion_steps: int = 24000
+    judge_steps: int = 3000
+    seed: int = 0
+
+    def autoencoder_loop(self) -> LoopConfig:
+        return LoopConfig(steps=self.autoencoder_steps, learning_rate=1.5e-3, betas=(0.9, 0.98), cooldown=0.6, weight_decay=0.0)
+
+    def diffusion_loop(self) -> LoopConfig:
+        return LoopConfig(steps=self.diffusion_steps, learning_rate=6e-4, warmup=200, cooldown=0.35)
+
+    def judge_loop(self) -> LoopConfig:
+        return LoopConfig(steps=self.judge_steps, learning_rate=2e-3, betas=(0.9, 0.98), cooldown=0.7, average_decay=0.99)
+
+
+def sets(config: PriorConfig, work: Path) -> dict[str, Rendered]:
+    """Return the rendered sets {"train", "validation", "held_out"}, rendering what is missing."""
+    found = {}
+    for name in ("train", "validation", "held_out"):
+        wanted: SetConfig = getattr(config, name)
+        for _ in make_set(work / "data", wanted):
+            pass
+        found[name] = load_set(work / "data", wanted)
+    return found
+
+
+def latents_of(autoencoder: Any, images: NDArray[np.uint8], name: str, variants: int, work: Path) -> NDArray[np.float16]:
+    """Return unscaled latents [variants, N, C, h, w] of a set, cached in `work`."""
+    from sds3d.toybox.autoencoder import encode_set
+
+    path = work / f"latents-{name}-{variants}.npy"
+    if not path.exists():
+        latents, _ = encode_set(autoencoder, images, variants, seed=5)
+        np.save(path.with_suffix(".tmp.npy"), latents)
+        path.with_suffix(".tmp.npy").replace(path)
+    return np.load(path)  # type: ignore[no-any-return]
+
+
+def corpora(config: PriorConfig, work: Path, rendered: dict[str, Rendered], autoencoder: Any) -> dict[str, Any]:
+    """Return {"train", "validation"} corpora of scaled latents, and the "scale" that gives them unit variance."""
+    from transformers import CLIPTokenizer
+
+    from sds3d.toybox.diffusion import Corpus
+    from sds3d.toybox.tokenizer import write_tokenizer
+
+    write_tokenizer(work / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer", local_files_only=True)
+    train = latents_of(autoencoder, rendered["train"][0], "train", VARIANTS, work)
+    scale = 1.0 / float(train[0, : 1 << 14].astype(np.float32).std())
+    validation = latents_of(autoencoder, rendered["validation"][0], "validation", 1, work)
+    return {
+        "train": Corpus((train * np.float16(scale)).astype(np.float16), rendered["train"][1], tokenizer),
+        "validation": Corpus((validation * np.float16(scale)).astype(np.float16), rendered["validation"][1], tokenizer),
+        "scale": scale,
+    }
+
+
+def train(out: Path, work: Path, config: PriorConfig | None = None) -> None:
+    """Train the prior into `out` and the judge into `out.parent.parent / "judge"`; everything resumes from `work`."""
+    from sds3d.toybox.autoencoder import train_autoencoder
+    from sds3d.toybox.diffusion import train_diffusion
+    from sds3d.toybox.judge import evaluate_judge, save_judge, train_judge
+
+    config = config or PriorConfig()
+    rendered = sets(config, work)
+    autoencoder = train_autoencoder(rendered["train"][0], work, config.autoencoder_loop(), config.seed)
+    corpus = corpora(config, work, rendered, autoencoder)
+    networks = train_diffusion(corpus["train"], corpus["validation"], work, config.diffusion_loop(), config.seed)
+    write_prior(out, autoencoder, networks, corpus["scale"], work)
+    judge = train_judge(*rendered["train"], work, config.judge_loop(), config.seed)
+    report = {name: evaluate_judge(judge, *rendered[name]) for name in ("validation", "held_out")}
+    save_judge(judge, out.parent.parent / "judge", report)
+
+
+def write_prior(out: Path, autoencoder: Any, networks: Any, scale: float, work: Path) -> None:
+    """Write the diffusers pipeline folder `out`: safetensors in float16, tokenizer, scheduler, model_index and sds3d.json."""
+    import diffusers
+    import torch
+
+    from sds3d.toybox.networks import CAMERA_CONDITION, make_scheduler
+
+    temporary = out.with_name(out.name + ".partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    # The fast layers only exist in training: plain classes carry the same parameters.
+    plain = diffusers.UNet2DConditionModel.from_config(networks["unet"].config)
+    plain.load_state_dict(networks["unet"].state_dict())
+    autoencoder.register_to_config(scaling_factor=scale)
+    plain.to(torch.float16).save_pretrained(temporary / "unet")
+    networks["text"].to(torch.float16).save_pretrained(temporary / "text_encoder")
+    autoencoder.to(torch.float16).save_pretrained(temporary / "vae")
+    make_scheduler().save_pretrained(temporary / "scheduler")
+    shutil.copytree(work / "tokenizer", temporary / "tokenizer")
+    index = {
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderTiny"],
+    }
+    (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
+    (temporary / "sds3d.json").write_text(json.dumps(metadata(CAMERA_CONDITION), indent=2) + "\n")
+    shutil.rmtree(out, ignore_errors=True)
+    temporary.rename(out)
+
+
+def metadata(camera_condition: str) -> dict[str, Any]:
+    """Return what sds3d.json says of the bundled prior."""
+    from sds3d.toybox.captions import vocabulary
+    from sds3d.toybox.tokenizer import MAX_TOKENS
+
+    return {
+        "name": "toybox",
+        "licence": "Apache-2.0",
+        "image_size": IMAGE_SIZE,
+        "camera_condition": camera_condition,
+        "text_tokens": MAX_TOKENS,
+        "nouns": list(NOUNS),
+        "colours": list(COLORS),
+        "words": vocabulary(),
+    }

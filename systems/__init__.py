@@ -1,0 +1,1 @@
+"""Lightning systems: what is optimised, with what losses, in which stages."""
