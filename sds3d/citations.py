@@ -15,7 +15,8 @@ class Citation:
 
     Args:
         authors: full names, in order, joined with " and " as BibTeX wants them.
-        venue: journal or conference, "" for a preprint.
+        venue: conference or journal, "" for a preprint.
+        is_article: whether the venue is a journal.
         arxiv: identifier such as "2209.14988", "" if there is none.
     """
 
@@ -24,6 +25,7 @@ class Citation:
     authors: str
     year: int
     venue: str = ""
+    is_article: bool = False
     arxiv: str = ""
 
     @property
@@ -38,10 +40,11 @@ class Citation:
     def bibtex(self) -> str:
         """The BibTeX entry."""
         rows = [("title", f"{{{self.title}}}"), ("author", self.authors), ("year", str(self.year))]
-        rows += [("booktitle", self.venue)] if self.venue else []
+        rows += [("journal" if self.is_article else "booktitle", self.venue)] if self.venue else []
         rows += [("eprint", self.arxiv), ("archivePrefix", "arXiv")] if self.arxiv else []
         body = "".join(f"  {name} = {{{value}}},\n" for name, value in rows)
-        return f"@{'inproceedings' if self.venue else 'misc'}{{{self.key},\n{body}}}"
+        kind = "article" if self.is_article else "inproceedings" if self.venue else "misc"
+        return f"@{kind}{{{self.key},\n{body}}}"
 
 
 _ENTRIES = (
@@ -90,6 +93,7 @@ _ENTRIES = (
         authors='Bernhard Kerbl and Georgios Kopanas and Thomas Leimk{\\"u}hler and George Drettakis',
         year=2023,
         venue="ACM Transactions on Graphics",
+        is_article=True,
         arxiv="2308.04079",
     ),
     Citation(

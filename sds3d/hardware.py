@@ -16,6 +16,20 @@ from sds3d.errors import BackendError
 _CUDA_DRIVERS = {"win32": ("nvcuda.dll",)}.get(sys.platform, ("libcuda.so.1", "libcuda.so"))
 
 
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait slow each other down
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+}
+
+
+def prepare_environment() -> None:
+    """Set what torch and the Hugging Face libraries read when they are imported; what the user has set stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
 def cuda_cards() -> tuple[list[str], str]:
     """Return the names of the CUDA cards the driver shows, and why there are none ("" if there are some)."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sds3d import citations, hardware
+from rich.markup import escape
+from rich.table import Table
+
+from sds3d import __version__, citations, hardware
 from sds3d.config import Recipe
 from sds3d.priors.folder import PriorFolder
 
-PACKAGES = ("sds3d", "torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
+PACKAGES = ("torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
 
 
 def first_line(recipe: Recipe, folder: Path) -> str:
@@ -17,7 +21,8 @@ def first_line(recipe: Recipe, folder: Path) -> str:
     on = _device(recipe)
     where = f"{on} ({hardware.threads()} threads)" if on == "cpu" else on
     return (
-        f"'{recipe.prompt.text}' -> {folder}: {recipe.title} ({recipe.guidance.method}, {recipe.renderer.kind}), "
+        f"'{recipe.prompt.text}' -> {folder}: recipe {recipe.name} ({recipe.renderer.kind}, {recipe.guidance.method}, "
+        f"prior {recipe.prior.path}), "
         f"{recipe.training.steps} steps on {where}, {_cost(recipe, on)}"
     )
 
@@ -58,9 +63,30 @@ def record(recipe: Recipe, folder: PriorFolder, command: list[str], max_steps: i
         "recipe": recipe.name,
         "max_steps": max_steps,
         "command": command,
-        "versions": hardware.versions(PACKAGES),
+        "versions": {"sds3d": __version__, **hardware.versions(PACKAGES)},
         "hardware": hardware.summary(),
         "licences": {"sds3d": "Apache-2.0", "prior": folder.metadata.licence or f"not stated in '{folder.path}'"},
         "citations": [work.line for work in citations.cited_by(recipe)],
         "seconds": 0.0,
     }
+
+
+def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Return rows of equal keys as a table that folds long cells instead of cutting them."""
+    made = Table(title=title, title_justify="left")
+    for column in rows[0] if rows else ():
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(escape(str("" if cell is None else cell)) for cell in row.values()))
+    return made
+
+
+def recipe_lines(recipe: Recipe) -> str:
+    """Return a recipe as a few lines for the list of recipes."""
+    facts = {
+        "paper": f"{recipe.paper} ({recipe.year})" if recipe.paper and recipe.year else recipe.paper,
+        "needs": ", ".join(recipe.needs) or "nothing beyond the installation",
+        "writes": ", ".join(recipe.writes),
+    }
+    lines = [f"{recipe.name} ({recipe.status}): {recipe.title}"]
+    return "\n".join(lines + [f"    {name}: {text}" for name, text in facts.items() if text])

@@ -15,11 +15,13 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sds3d.config import Recipe, dump_recipe, load_recipe
 from sds3d.errors import AssetError, nearest
@@ -148,10 +150,9 @@ def plan(out: Path | None, prompt: str, seed: int) -> RunFolder:
             path, number = base.with_name(f"{base.name}-{number}"), number + 1
     else:
         path = out.expanduser()
-        if path.is_dir():
-            with contextlib.suppress(PermissionError):  # `_check_writable` says it better
-                if any(path.iterdir()):
-                    raise _used(path)
+        with contextlib.suppress(OSError, ValueError):  # `_check_writable` says it better
+            if path.is_dir() and any(path.iterdir()):
+                raise _used(path)
     _check_writable(path)
     return RunFolder(path)
 
@@ -174,6 +175,41 @@ def open_run(path: Path, needs_checkpoint: bool = True) -> RunFolder:
             path,
         )
     return run
+
+
+class Outcome(Protocol):
+    """What a system hands back: the files of the asset, none if it was interrupted."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files written."""
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the user stopped it before the end."""
+
+
+def attempt(run: RunFolder, work: Callable[[], Outcome]) -> list[Path] | None:
+    """Carry out `work` and return its files, or None if it was interrupted; run.json tells the truth whatever happens.
+
+    A run that failed, or was stopped, before it had anything worth keeping is removed. Errors pass through.
+    """
+    started, spent = time.monotonic(), float(run.read_info().get("seconds", 0.0))
+    state, problem = "failed", ""
+    files: list[Path] = []
+    try:
+        outcome = work()
+        state, files = ("interrupted" if outcome.interrupted else "done"), list(outcome.files)
+    except KeyboardInterrupt:
+        state = "interrupted"
+    except BaseException as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if state == "done" or not run.discard():
+            seconds = round(spent + time.monotonic() - started, 1)
+            run.update_info(status=state, seconds=seconds, files=[str(file) for file in files], problem=problem)
+    return files if state == "done" else None
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -213,6 +249,8 @@ def _check_writable(path: Path) -> None:
     """Raise AssetError unless a folder can be made at `path`; tries it in the nearest folder that exists."""
     place = path
     try:
+        if "\0" in str(path):
+            raise OSError(22, "a name cannot hold the character NUL")
         while not os.path.lexists(place):
             place = place.parent
         if not place.is_dir():
@@ -221,8 +259,8 @@ def _check_writable(path: Path) -> None:
         if longest > 255:
             raise OSError(36, "a part of the name is too long")
         os.rmdir(tempfile.mkdtemp(prefix=".sds3d-", dir=place))
-    except (OSError, ValueError) as error:
-        raise _unwritable(path, error if isinstance(error, OSError) else OSError(22, str(error))) from error
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _known_runs(path: Path) -> str:

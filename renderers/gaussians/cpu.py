@@ -194,9 +194,11 @@ def _kernels() -> ModuleType:
     from renderers.gaussians import cpu_kernels
 
     slowest = cpu_kernels.backward
+    if not hasattr(slowest, "py_func"):  # NUMBA_DISABLE_JIT is set: nothing will be compiled
+        return cpu_kernels
     cache = Path(slowest.stats.cache_path or "")
-    # numba names an index file after module, function and line; one left by older text of the same length only
-    # costs the message.
+    # numba names an index file after module, function and line. One left by an older text that began on the same line
+    # only costs the message.
     index = f"{Path(cpu_kernels.__file__).stem}.backward-{slowest.py_func.__code__.co_firstlineno}.*.nbi"
     if not any(cache.glob(index)):
         log.warning("Compiling the CPU rasteriser: once per installation, 10 to 30 seconds, kept in %s", cache)

@@ -10,13 +10,16 @@ import math
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from renderers.gaussians import constants
 
+Floats = NDArray[np.float32]
+Ints = NDArray[np.integer]
+
 TILE = constants.TILE
 MOMENTS = 8
-"""Numbers stored for each tile entry before its features: sums of v, v dx, v dy, v dx^2, v dx dy, v dy^2, |du|,
-|dv|."""
+"""Numbers stored for a tile entry before its features: sums of v, v dx, v dy, v dx^2, v dx dy, v dy^2, |du|, |dv|."""
 
 ZERO, HALF, ONE, TWO = np.float32(0.0), np.float32(0.5), np.float32(1.0), np.float32(2.0)
 ALPHA_MAX = np.float32(constants.ALPHA_MAX)
@@ -26,12 +29,15 @@ SIGMA_SLACK = np.float32(1e-3)
 """Added to the exponent at which alpha is ALPHA_MIN; beyond, a pixel needs no exponential to fail the alpha test."""
 BOX_SLACK = np.float32(1e-3)
 """Pixels by which boxes are widened, so that rounding never cuts off a pixel that passes the alpha test."""
+ROUNDING = np.float32(5e-7)
+"""A few units in the last place of float32."""
 
 
 @njit(cache=True, nogil=True)
-def measure(means2d, conics, opacities, radii, width, height, boxes, counts):
-    """Fill boxes [N, 4] (x0, x1, y0, y1 of pixels that can pass the alpha test) and add to counts [tiles] for one
-    camera."""
+def measure(
+    means2d: Floats, conics: Floats, opacities: Floats, radii: Ints, width: int, height: int, boxes: Ints, counts: Ints
+) -> None:
+    """Fill one camera's boxes [N, 4] (x0, x1, y0, y1 of the pixels that can pass the alpha test) and counts [tiles]."""
     tiles_x = (width + TILE - 1) // TILE
     for g in range(means2d.shape[0]):
         boxes[g, 0] = boxes[g, 1] = boxes[g, 2] = boxes[g, 3] = 0
@@ -42,8 +48,9 @@ def measure(means2d, conics, opacities, radii, width, height, boxes, counts):
         reach_x, reach_y = np.float32(radii[g, 0]), np.float32(radii[g, 1])
         if determinant > ZERO:  # rounding can make it useless; the radii are then the (looser) bound
             level = max(TWO * math.log(opacities[g] / ALPHA_MIN), ZERO)
-            reach_x = min(reach_x, math.sqrt(level * c / determinant) + BOX_SLACK)
-            reach_y = min(reach_y, math.sqrt(level * a / determinant) + BOX_SLACK)
+            slack = ROUNDING * a * c / determinant  # what the difference a c - b^2 lost, relative to itself
+            reach_x = min(reach_x, math.sqrt(level * c / determinant) * (ONE + slack) + BOX_SLACK)
+            reach_y = min(reach_y, math.sqrt(level * a / determinant) * (ONE + slack) + BOX_SLACK)
         u, v = means2d[g, 0] - HALF, means2d[g, 1] - HALF
         x0 = int(min(max(math.ceil(u - reach_x), ZERO), np.float32(width)))
         x1 = int(min(max(math.floor(u + reach_x) + ONE, ZERO), np.float32(width)))
@@ -58,7 +65,7 @@ def measure(means2d, conics, opacities, radii, width, height, boxes, counts):
 
 
 @njit(cache=True, nogil=True)
-def fill(order, boxes, width, cursors, entries):
+def fill(order: Ints, boxes: Ints, width: int, cursors: Ints, entries: Ints) -> None:
     """Write Gaussian indices in `order` into each tile's stretch of entries; cursors [tiles] start at the stretches."""
     tiles_x = (width + TILE - 1) // TILE
     for i in range(order.shape[0]):
@@ -74,7 +81,7 @@ def fill(order, boxes, width, cursors, entries):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def clip_to_tile(boxes, g, tile, width, height):
+def clip_to_tile(boxes: Ints, g: int, tile: int, width: int, height: int) -> tuple[int, int, int, int]:
     """Return x0, x1, y0, y1 of a Gaussian's box inside a tile."""
     tiles_x = (width + TILE - 1) // TILE
     left, top = (tile % tiles_x) * TILE, (tile // tiles_x) * TILE
@@ -85,8 +92,20 @@ def clip_to_tile(boxes, g, tile, width, height):
 
 @njit(cache=True, nogil=True)
 def forward(
-    first, step, means2d, conics, opacities, features, boxes, offsets, entries, width, height, out, transmittance
-):
+    first: int,
+    step: int,
+    means2d: Floats,
+    conics: Floats,
+    opacities: Floats,
+    features: Floats,
+    boxes: Ints,
+    offsets: Ints,
+    entries: Ints,
+    width: int,
+    height: int,
+    out: Floats,
+    transmittance: Floats,
+) -> None:
     """Composite every step-th (camera, tile) from `first`. out [C, H, W, D] starts at 0, transmittance [C, H, W] at 1.
 
     A finished pixel is marked by the sign of its transmittance.
@@ -125,23 +144,23 @@ def forward(
 
 @njit(cache=True, nogil=True)
 def backward(
-    first,
-    step,
-    means2d,
-    conics,
-    opacities,
-    features,
-    boxes,
-    offsets,
-    entries,
-    width,
-    height,
-    grad_out,
-    grad_alpha,
-    remaining,
-    transmittance,
-    slots,
-):
+    first: int,
+    step: int,
+    means2d: Floats,
+    conics: Floats,
+    opacities: Floats,
+    features: Floats,
+    boxes: Ints,
+    offsets: Ints,
+    entries: Ints,
+    width: int,
+    height: int,
+    grad_out: Floats,
+    grad_alpha: Floats,
+    remaining: Floats,
+    transmittance: Floats,
+    slots: Floats,
+) -> None:
     """Sweep every step-th (camera, tile) front to back again and write each entry's sums into its own row of slots.
 
     grad_out [C, H, W, D], grad_alpha [C, H, W]; transmittance [C, H, W] starts at 1; remaining [C, H, W] starts at
@@ -204,20 +223,20 @@ def backward(
 
 @njit(cache=True, nogil=True)
 def reduce(
-    first,
-    step,
-    conics,
-    opacities,
-    offsets,
-    entries,
-    slots,
-    tiles,
-    d_means2d,
-    d_conics,
-    d_opacities,
-    d_features,
-    d_absolute,
-):
+    first: int,
+    step: int,
+    conics: Floats,
+    opacities: Floats,
+    offsets: Ints,
+    entries: Ints,
+    slots: Floats,
+    tiles: int,
+    d_means2d: Floats,
+    d_conics: Floats,
+    d_opacities: Floats,
+    d_features: Floats,
+    d_absolute: Floats,
+) -> None:
     """Add the slots of every step-th camera, in entry order, to its Gaussians' gradients (all start at 0)."""
     channels = d_features.shape[2]
     for camera in range(first, conics.shape[0], step):

@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sds3d.config import plain_yaml
 from sds3d.config.recipe import Recipe
-from sds3d.config.schema import allowed
+from sds3d.config.schema import allowed, choices, variants
 from sds3d.schedule import Schedule
 
 
@@ -29,7 +30,8 @@ def keys_of(recipe: Recipe) -> list[Key]:
     return list(_walk(recipe, "", named))
 
 
-def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]]) -> Iterator[Key]:
+def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]], tags: str = "") -> Iterator[Key]:
+    """Yield the keys of `section`; `tags` says what its first key, which chooses among variants, may be."""
     for name, field in type(section).model_fields.items():
         path, value = prefix + name, getattr(section, name)
         if path in named:
@@ -37,13 +39,15 @@ def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]]) -> 
                 shown = show(value[inner]) if inner in value else "0"
                 yield Key(f"{path}.{inner}", shown, "number or schedule >= 0", meaning)
         elif isinstance(value, BaseModel) and not isinstance(value, Schedule):
-            yield from _walk(value, f"{path}.", named)
+            yield from _walk(value, f"{path}.", named, choices(variants(field)) if variants(field) else "")
         else:
-            yield Key(path, show(value), allowed(field), field.description or "")
+            is_tag = bool(tags) and name == next(iter(type(section).model_fields))
+            meaning = field.description or ("the variant of this section" if is_tag else "")
+            yield Key(path, show(value), tags if is_tag else allowed(field), meaning)
 
 
 def show(value: Any) -> str:
-    """Return a configuration value as short text; a schedule as its values with arrows between them."""
+    """Return a configuration value as one line of YAML, ready to be typed behind "key="."""
     if isinstance(value, Schedule):
         return _show_schedule(value)
     if isinstance(value, tuple):
@@ -52,10 +56,12 @@ def show(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:g}"
-    return "null" if value is None else str(value)
+    return value if value == "" else plain_yaml.line(value)
 
 
 def _show_schedule(schedule: Schedule) -> str:
     if schedule.is_constant:
         return f"{schedule.values[0]:g}"
-    return " -> ".join(f"{value:g} at {at:g}" for at, value in schedule.points) + f" ({schedule.clock})"
+    points = ", ".join(f"[{at:g}, {value:g}]" for at, value in schedule.points)
+    ends = "" if schedule.interpolation == "linear" else f", interpolation: {schedule.interpolation}"
+    return f"{{clock: {schedule.clock}, points: [{points}]{ends}}}"

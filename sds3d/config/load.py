@@ -74,10 +74,23 @@ def dump_recipe(recipe: Recipe) -> str:
     return plain_yaml.write(recipe.model_dump(mode="json"))
 
 
+def is_override(text: str) -> bool:
+    """Return whether `text` has the form dotted.key=value, the keys in small letters as all of them are."""
+    key, equals, _ = text.partition("=")
+    return bool(equals) and key == key.lower() and all(part.isidentifier() for part in key.split("."))
+
+
+def capped(recipe: Recipe, max_steps: int | None) -> Recipe:
+    """Return the recipe with at most `max_steps` steps: recipe.yaml alone must reproduce a run cut short."""
+    if max_steps is None or recipe.training.steps <= max_steps:
+        return recipe
+    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": max_steps})})
+
+
 def parse_override(text: str) -> Layer:
     """Return the layer of one "dotted.key=value" argument. Raises: ConfigError if it has another form."""
-    key, equals, value = text.partition("=")
-    if not equals or not all(part.isidentifier() for part in key.split(".")):
+    key, _, value = text.partition("=")
+    if not is_override(text):
         raise ConfigError(
             f"The argument {shorten(text)} is not of the form key=value, for example training.steps=200. "
             "A prompt of several words needs quotes."

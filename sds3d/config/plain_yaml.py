@@ -6,6 +6,7 @@ rules of YAML 1.2 instead. Only mappings, lists, text, numbers, truth values and
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any, ClassVar
@@ -104,3 +105,11 @@ def read(file: Path) -> dict[str, Any]:
 def write(data: Any) -> str:
     """Return plain data as YAML text, keys in the order given, that `parse` reads back unchanged."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def line(value: Any) -> str:
+    """Return plain data as one line of YAML that may stand behind "key="."""
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)  # JSON is YAML
+    text = yaml.dump([value], Dumper=_Dumper, allow_unicode=True, width=10**9)  # "[text]", quoted if it must be
+    return str(text).strip()[1:-1]

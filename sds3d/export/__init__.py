@@ -1,1 +1,36 @@
+"""Files that other programs open: one writer a format, and a reader where a run can start from it."""
 
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file: its usual name in a run's export folder, what it holds and which programs open it."""
+
+    file_name: str
+    holds: str
+    opens_in: str
+
+    @property
+    def extension(self) -> str:
+        """The suffix with its dot."""
+        return "." + self.file_name.rsplit(".", 1)[1]
+
+
+FORMATS: dict[str, Format] = {
+    "splats": Format(
+        "splats.ply",
+        "Gaussian splats in the 3DGS layout, +Z up",
+        "SuperSplat, PlayCanvas, Blender add-ons",
+    ),
+    "glb": Format("mesh.glb", "closed mesh with vertex colours, +Y up", "Blender, three.js, Windows, Godot"),
+    "obj": Format("mesh.obj", "the same mesh as text, with colours, +Y up", "Blender, almost anything"),
+    "ply": Format("mesh.ply", "the same mesh with 8-bit colours, +Z up", "MeshLab, CloudCompare, Open3D, Blender"),
+    "stl": Format("mesh.stl", "the same mesh without colours, +Z up", "slicers for 3D printing, CAD"),
+    "mp4": Format("turntable.mp4", "H.264 video of one turn", "browsers, any player"),
+    "gif": Format("turntable.gif", "the same turn, 256 colours, loops", "browsers, chats, README pages"),
+    "png": Format("contact.png", "contact sheet of views", "any picture viewer"),
+}
+"""The formats that can be exported, by the name used in `export --format`."""

@@ -33,8 +33,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         _flush(target.parent)
     except OSError as error:
         raise AssetError(
-            f"Cannot write '{target}': {error.strerror or error}. A file in a writable folder with free space is needed: "
-            "check the path and its permissions, or give another one.",
+            f"Cannot write '{target}': {error.strerror or error}. A writable folder with free space is "
+            "needed: check the path and its permissions, or give another one.",
             target,
         ) from error
     finally:

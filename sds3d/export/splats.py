@@ -100,9 +100,9 @@ def write_ply(path: Path | str, splats: Splats) -> Path:
     (zeros), f_dc_0..2, f_rest_* (channel by channel: all K red, then green, then blue), opacity (logit), scale_0..2
     (log), rot_0..3 (wxyz, written with unit length because some viewers do not normalise).
 
-    The axes stay those of our world, +Z up and front +X: the layout names no frame, trained scenes usually arrive in the
-    frame of their cameras, and turning splats would mean turning their harmonics too. A viewer that is +Y up shows the
-    object lying on its back until its "up" is set to Z.
+    The axes stay those of our world, +Z up and front +X: the layout names no frame, trained scenes usually keep that of
+    their cameras, and turning splats would mean turning their harmonics too. A viewer that is +Y up shows the object
+    lying on its back until its "up" is set to Z.
 
     Source: layout of the reference implementation of Kerbl et al., "3D Gaussian Splatting", 2023.
     Raises: AssetError if a value is not finite or the file cannot be written.
@@ -138,16 +138,20 @@ def read_ply(path: Path | str) -> Splats:
     try:
         data = source.read_bytes()
     except OSError as error:
-        raise AssetError(f"Cannot read '{source}': {error.strerror}. Give the path of a splat PLY file.", source) from error
+        raise AssetError(
+            f"Cannot read '{source}': {error.strerror}. Give the path of a splat PLY file.", source
+        ) from error
     count, layout, start = _parse_header(data, source)
     table = _table(data, count, layout, start, source)
     rest_names = sorted((n for n in layout.names or () if n.startswith("f_rest_")), key=lambda n: int(n[7:]))
-    missing = [name for name in _property_names(0) if name not in (layout.names or ()) and name not in ("nx", "ny", "nz")]
+    missing = [
+        name for name in _property_names(0) if name not in (layout.names or ()) and name not in ("nx", "ny", "nz")
+    ]
     if missing or len(rest_names) not in [3 * k for k in _REST_COUNTS]:
         given = f"{len(rest_names)} f_rest properties" if not missing else f"no {', '.join(missing)}"
         raise AssetError(
-            f"'{source}' is a PLY file but not one of 3D Gaussians: it has {given}. Needed are x y z, f_dc_0..2, opacity, "
-            "scale_0..2, rot_0..3 and 0, 9, 24 or 45 f_rest. Compressed splats must be unpacked first.",
+            f"'{source}' is a PLY file but not one of 3D Gaussians: it has {given}. Needed are x y z, f_dc_0..2, "
+            "opacity, scale_0..2, rot_0..3 and 0, 9, 24 or 45 f_rest. Compressed splats must be unpacked first.",
             source,
         )
 
@@ -176,8 +180,8 @@ def _parse_header(data: bytes, source: Path) -> tuple[int, np.dtype[np.void], in
 
     def fail(why: str) -> AssetError:
         return AssetError(
-            f"'{source}' cannot be read as splats: {why}. A binary little-endian PLY whose first element is 'vertex' with "
-            "scalar properties is needed; save it again in that form.",
+            f"'{source}' cannot be read as splats: {why}. A binary little-endian PLY whose first element is 'vertex' "
+            "with scalar properties is needed; save it again in that form.",
             source,
         )
 

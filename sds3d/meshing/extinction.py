@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ MIN_ALPHA = 1.0 / 255.0
 """Below this a Gaussian is not drawn: the threshold of the splat renderers."""
 MAX_ALPHA = 0.99
 """Opacities are capped here, else the optical depth of an opaque Gaussian is infinite."""
+LINES = tuple(d for d in product((-1, 0, 1), repeat=3) if d > (0, 0, 0))
+"""The 13 lines through a node to its 26 neighbours, each in one of its two directions (the first non-zero is 1)."""
 MARGIN = 3
 """Empty cells around an object's box, so that surfaces close before the border."""
 _LOW_PASS = 0.4
@@ -64,15 +67,17 @@ def visible(splats: Splats) -> Splats:
     return splats.where(finite & drawn)
 
 
-def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array | None]:
-    """Return extinction [X, Y, Z] (per world unit) and, if asked, extinction-weighted sRGB [3, X, Y, Z], else None.
+def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array]:
+    """Return extinction [X, Y, Z] (per world unit) and extinction-weighted sRGB [3, X, Y, Z], or [0, X, Y, Z] without.
 
-    A Gaussian of opacity a and fall-off g(x) adds -log(1 - a g(x)) / (path * shortest axis): the optical depth across it
-    is the one the splat renderer gives it when seen along its shortest axis, that is, face on.
-    Limits: discs and needles seen edge on absorb more here than in the renderer, where depth does not depend on length.
+    A Gaussian of opacity a and fall-off g(x) adds -log(1 - a g(x)) / (path length), so that the optical depth across it
+    is the one the splat renderer gives it. There the depth does not depend on the direction of view, in a volume it
+    does: the geometric mean of the path lengths over `LINES` is the compromise.
+    Limits: so discs are too faint face on and too dense edge on, needles too dense lengthwise; round Gaussians are right
+    from everywhere.
     """
     extinction = np.zeros(grid.shape, np.float32)
-    colors = np.zeros((3, *grid.shape), np.float32) if with_colors else None
+    colors = np.zeros((3 if with_colors else 0, *grid.shape), np.float32)
     scales = np.sqrt(np.exp(2.0 * splats.log_scales.astype(np.float64)) + (_LOW_PASS * grid.cell) ** 2)
     rotations = splats.rotations.astype(np.float64)
     precision = np.einsum("nij,nj,nkj->nik", rotations, scales**-2, rotations)
@@ -82,7 +87,9 @@ def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array
     low = np.ceil(grid.to_index(splats.means - reach)).astype(int).clip(0, grid.shape)
     high = (np.floor(grid.to_index(splats.means + reach)).astype(int) + 1).clip(0, grid.shape)
     rgb = splats.rgb
-    strength = 1.0 / (_PATH * scales.min(axis=1))
+    lines = np.array(LINES) / np.linalg.norm(LINES, axis=1, keepdims=True)
+    path = np.exp(-0.5 * np.log(np.einsum("li,nij,lj->nl", lines, precision, lines)).mean(axis=1))
+    strength = 1.0 / (_PATH * path)
     for n in np.flatnonzero((high > low).all(axis=1)):
         box = tuple(slice(low[n, axis], high[n, axis]) for axis in range(3))
         offsets = [
@@ -92,9 +99,8 @@ def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array
         depth = _optical_depth(offsets, precision[n], alpha[n])
         depth *= np.float32(strength[n])
         extinction[box] += depth
-        if colors is not None:
-            for channel in range(3):
-                colors[(channel, *box)] += depth * rgb[n, channel]
+        for channel, plane in enumerate(colors):
+            plane[box] += depth * rgb[n, channel]
     return extinction, colors
 
 

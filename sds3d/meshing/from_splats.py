@@ -7,12 +7,12 @@ import numpy as np
 from sds3d.errors import AssetError, ConfigError
 from sds3d.export.splats import Splats
 from sds3d.meshing import carve, surface
-from sds3d.meshing.extinction import Grid, deposit, make_grid, visible
-from sds3d.meshing.level import USUAL_LEVEL, Silhouettes, choose_level
+from sds3d.meshing.extinction import Array, Grid, deposit, make_grid, visible
 from sds3d.meshing.mesh import Mesh
+from sds3d.meshing.skin import Silhouettes, choose_skin
 
 _COARSE = 64
-"""Cells of the grids on which the object is found and the level chosen; the last grid is the fine one."""
+"""Cells of the grids on which the object is found and the skin chosen; the last grid is the fine one."""
 
 
 def mesh_from_splats(
@@ -32,8 +32,8 @@ def mesh_from_splats(
         splats: N Gaussians, at least one drawn (opacity above 1/255).
         resolution: cells along the longest side of the object, 16 to 512; time and memory grow with its cube.
         target_faces: about the largest number of triangles, at least 100.
-        silhouettes: alpha images; if given, the optical depth that counts as visible is chosen so that the shape's
-            outlines agree with theirs best; otherwise it is that of alpha 0.5, or less if nothing is so opaque.
+        silhouettes: alpha images of the splats; if given, the surface is laid in their soft rim where the outlines
+            agree best with alpha 0.5; otherwise with that of the volume seen along the three axes. Give some if you can.
         smoothing: rounds of Taubin smoothing, 0 for none.
 
     Raises: AssetError if no Gaussian is visible; ConfigError, ShapeError for wrong arguments.
@@ -43,13 +43,12 @@ def mesh_from_splats(
     _check(resolution, target_faces, smoothing)
     drawn = _drawn(splats)
     coarse = _find_object(drawn)
-    thin, _ = deposit(drawn, coarse, with_colors=False)
-    level = choose_level(thin, coarse, silhouettes)
+    extinction, _ = deposit(drawn, coarse, with_colors=False)
+    skin = choose_skin(extinction, coarse, _opaque(extinction, coarse), silhouettes)
     low, high = coarse.bounds
     grid = make_grid(low, high, resolution)
     extinction, colors = deposit(drawn, grid, with_colors=True)
-    level = min(level, 0.5 * carve.faintest_line(extinction, grid.cell))
-    field, _ = carve.clean(carve.hidden(extinction, grid.cell, level))
+    field, _ = carve.clean(carve.hidden(extinction, grid.cell, skin, _opaque(extinction, grid)))
     vertices, faces = surface.extract(field, grid)
     vertices = surface.smooth(vertices, faces, smoothing)
     vertices, faces = surface.decimate(vertices, faces, target_faces)
@@ -67,8 +66,7 @@ def _find_object(drawn: Splats) -> Grid:
     for _ in range(4):
         grid = make_grid(low, high, _COARSE)
         extinction, _ = deposit(drawn, grid, with_colors=False)
-        level = min(USUAL_LEVEL, 0.5 * carve.faintest_line(extinction, grid.cell))
-        field, _ = carve.clean(carve.hidden(extinction, grid.cell, level))
+        field, _ = carve.clean(carve.hidden(extinction, grid.cell, opaque=_opaque(extinction, grid)))
         inside = carve.cells_inside(field)
         if len(inside) == 0:
             break
@@ -79,19 +77,28 @@ def _find_object(drawn: Splats) -> Grid:
     return make_grid(low, high, _COARSE)
 
 
+def _opaque(extinction: Array, grid: Grid) -> float:
+    """Return the usual optical depth of a blocked line, or less for splats so soft that nothing would be inside."""
+    return min(carve.OPAQUE, 0.5 * carve.faintest_line(extinction, grid.cell))
+
+
 def _drawn(splats: Splats) -> Splats:
     drawn = visible(splats)
     if len(drawn) == 0:
         largest = f"{float(np.nanmax(splats.opacities)):.2g}" if len(splats) else "none"
         raise AssetError(
-            f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At least one "
-            "finite Gaussian with opacity above 1/255 is needed: train longer, or export an earlier checkpoint."
+            f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At least "
+            "one finite Gaussian with opacity above 1/255 is needed: train longer, or export an earlier checkpoint."
         )
     return drawn
 
 
 def _check(resolution: int, target_faces: int, smoothing: int) -> None:
-    limits = (("resolution", resolution, 16, 512), ("target_faces", target_faces, 100, 10**7), ("smoothing", smoothing, 0, 100))
+    limits = (
+        ("resolution", resolution, 16, 512),
+        ("target_faces", target_faces, 100, 10**7),
+        ("smoothing", smoothing, 0, 100),
+    )
     for name, value, lowest, highest in limits:
         if not lowest <= value <= highest:
             raise ConfigError(

@@ -36,7 +36,9 @@ class Mesh:
         if self.colors.shape != self.vertices.shape:
             raise ShapeError("Mesh.colors", f"{list(self.vertices.shape)} (one a vertex)", self.colors.shape)
         if len(self.faces) and not 0 <= self.faces.min() <= self.faces.max() < len(self.vertices):
-            raise ShapeError("Mesh.vertices", f"more than {int(self.faces.max())} rows (faces name them)", self.vertices.shape)
+            raise ShapeError(
+                "Mesh.vertices", f"more than {int(self.faces.max())} rows (faces name them)", self.vertices.shape
+            )
 
     @property
     def normals(self) -> NDArray[np.float32]:

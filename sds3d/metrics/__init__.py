@@ -1,1 +1,1 @@
-
+"""What `evaluate` and the benchmarks compute of an asset."""

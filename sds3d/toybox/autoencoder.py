@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sds3d.toybox.loop import Loop, LoopConfig
-from sds3d.toybox.networks import make_autoencoder
+from sds3d.toybox.networks import DOWNSCALE, make_autoencoder
 
 CROP = 32
 GREY = 0.5
@@ -59,7 +59,7 @@ def train_autoencoder(images: NDArray[np.uint8], folder: Path, config: LoopConfi
     loop = Loop("autoencoder", folder, nn.ModuleDict({"vae": network}), config)
     loop.load()
 
-    def loss_of(step: int) -> Tensor:
+    def loss_of(step: int, worker: int, networks: nn.ModuleDict) -> Tensor:
         rng = np.random.default_rng([seed, step])
         whole = step > 0.8 * config.steps
         chosen = images[np.sort(rng.integers(len(images), size=batch // 2 if whole else batch))]
@@ -68,7 +68,7 @@ def train_autoencoder(images: NDArray[np.uint8], folder: Path, config: LoopConfi
         if not whole:
             row, column = rng.integers(0, pixels.shape[2] - CROP + 1, 2)
             pixels = pixels[:, :, row : row + CROP, column : column + CROP]
-        size = (len(pixels), network.config.latent_channels, pixels.shape[2] // 8, pixels.shape[3] // 8)
+        size = (len(pixels), network.config.latent_channels, pixels.shape[2] // DOWNSCALE, pixels.shape[3] // DOWNSCALE)
         noise = torch.from_numpy(rng.standard_normal(size).astype(np.float32)) * 0.05
         return autoencoder_loss(network, pixels.contiguous(memory_format=torch.channels_last), noise)
 

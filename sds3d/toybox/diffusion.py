@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +55,21 @@ class Corpus:
         return latents, torch.stack([self.tokens(w) for w in words]), cameras
 
 
+@lru_cache(maxsize=1)
+def _alpha_bar() -> Tensor:
+    """Return the noise schedule's cumulative product, [1000] float32."""
+    return make_scheduler().alphas_cumprod  # type: ignore[no-any-return]
+
+
 def velocity_error(networks: nn.ModuleDict, batch: tuple[Tensor, Tensor, Tensor], timestep: Tensor, noise: Tensor) -> Tensor:
-    """Return the squared v-prediction error of each sample [B]."""
+    """Return the squared v-prediction error of each sample [B]; the networks run in their own dtype, the rest in float32."""
     latents, tokens, cameras = batch
-    alpha_bar = networks["unet"].alphas_cumprod[timestep][:, None, None, None]
+    alpha_bar = _alpha_bar()[timestep][:, None, None, None]
     alpha, sigma = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        hidden = networks["text"](tokens).last_hidden_state
-        predicted = networks["unet"](alpha * latents + sigma * noise, timestep, hidden, class_labels=cameras).sample
+    dtype = next(networks["unet"].parameters()).dtype
+    hidden = networks["text"](tokens).last_hidden_state
+    noisy = (alpha * latents + sigma * noise).to(dtype)
+    predicted = networks["unet"](noisy, timestep, hidden, class_labels=cameras.to(dtype)).sample
     return (predicted.float() - (alpha * noise - sigma * latents)).square().mean(dim=(1, 2, 3))
 
 
@@ -91,10 +99,9 @@ def condition_losses(networks: nn.ModuleDict, corpus: Corpus, seed: int = 1, siz
 
 
 def make_networks(vocabulary_size: int, seed: int, **unet: Any) -> nn.ModuleDict:
-    """Return untrained {"unet", "text"}; the UNet carries the noise schedule as a buffer outside its state dict."""
+    """Return untrained {"unet", "text"} in float32."""
     torch.manual_seed(seed)
     network = make_unet(**unet)
-    network.register_buffer("alphas_cumprod", make_scheduler().alphas_cumprod, persistent=False)
     from diffusers.models.attention_processor import AttnProcessor
 
     network.set_attn_processor(AttnProcessor())  # the fused CPU attention is slower in training
@@ -102,25 +109,25 @@ def make_networks(vocabulary_size: int, seed: int, **unet: Any) -> nn.ModuleDict
 
 
 def train_diffusion(
-    corpus: Corpus, validation: Corpus, folder: Path, config: LoopConfig, seed: int, batch: int = 64, **unet: Any
+    corpus: Corpus, validation: Corpus, folder: Path, config: LoopConfig, seed: int, batch: int = 48, workers: int = 2, **unet: Any
 ) -> nn.ModuleDict:
     """Return the trained {"unet", "text"} with averaged weights; resumes from `folder`."""
     networks = make_networks(len(corpus.tokenizer), seed, **unet)
     use_fast_layers(networks["unet"])
-    loop = Loop("diffusion", folder, networks, config)
+    loop = Loop("diffusion", folder, networks, config, workers=workers)
     loop.load()
+    share = batch // workers
 
-    def loss_of(step: int) -> Tensor:
-        rng = np.random.default_rng([seed, 7, step])
-        samples = corpus.batch(batch, rng)
-        # One time from each of `batch` equal slices: less variance than independent draws.
-        timestep = torch.from_numpy(((np.arange(batch) + rng.random(batch)) * (1000 / batch)).astype(np.int64))
+    def loss_of(step: int, worker: int, twin: nn.ModuleDict) -> Tensor:
+        rng = np.random.default_rng([seed, 7, step, worker])
+        samples = corpus.batch(share, rng)
+        # One time from each of `share` equal slices: less variance than independent draws.
+        timestep = torch.from_numpy(((np.arange(share) + rng.random(share)) * (1000 / share)).astype(np.int64))
         noise = torch.from_numpy(rng.standard_normal(samples[0].shape).astype(np.float32))
-        return velocity_error(networks, samples, timestep, noise).mean()
+        return velocity_error(twin, samples, timestep, noise).mean()
 
-    loop.run(loss_of, lambda _: condition_losses(networks, validation))
-    networks.load_state_dict(loop.averages)
-    return networks.eval()
+    loop.run(loss_of, lambda twin: condition_losses(twin.to(torch.bfloat16), validation))
+    return loop.averaged()
 
 
 @torch.no_grad()
@@ -136,10 +143,10 @@ def sample(
     config = networks["unet"].config
     shape = (len(texts), config.in_channels, config.sample_size, config.sample_size)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    hidden = networks["text"](ids).last_hidden_state
+    dtype = next(networks["unet"].parameters()).dtype
+    hidden, both_cameras = networks["text"](ids).last_hidden_state, cameras.repeat(2, 1).to(dtype)
     for timestep in scheduler.timesteps:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            both = networks["unet"](latents.repeat(2, 1, 1, 1), timestep, hidden, class_labels=cameras.repeat(2, 1)).sample
-        text, empty = both.float().chunk(2)
+        doubled = latents.repeat(2, 1, 1, 1).to(dtype)
+        text, empty = networks["unet"](doubled, timestep, hidden, class_labels=both_cameras).sample.float().chunk(2)
         latents = scheduler.step(empty + scale * (text - empty), timestep, latents).prev_sample
     return latents

@@ -16,6 +16,9 @@ from torch import Tensor, nn
 STRIPS = 4
 """Groups a batch is split into: enough for two cores, long enough rows. Measured best of 2, 4 and 8 (benchmarks/layers.py)."""
 
+LARGEST_WIDTH = 8
+"""Wider rows fill the tiles by themselves; packing them would only cost time."""
+
 
 def _pack(images: Tensor) -> Tensor:
     """Lay [B, C, H, W] out as [STRIPS, C, H, B / STRIPS * (W + 1)] in channels-last memory; the extra columns are zero."""
@@ -56,7 +59,7 @@ class StripConv2d(nn.Conv2d):
     """A 3x3 convolution (stride 1, padding 1) in bfloat16 over strips; batches that do not divide take the plain way."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.shape[0] % STRIPS or self.bias is None:
+        if input.shape[0] % STRIPS or input.shape[3] > LARGEST_WIDTH or self.bias is None:
             return super().forward(input)
         low = torch.bfloat16
         return _StripConvolution.apply(input.to(low).contiguous(), self.weight.to(low), self.bias.to(low))

@@ -102,7 +102,7 @@ def train_judge(
     loop = Loop("judge", folder, nn.ModuleDict({"judge": judge}), config)
     loop.load()
 
-    def loss_of(step: int) -> Tensor:
+    def loss_of(step: int, worker: int, networks: nn.ModuleDict) -> Tensor:
         rng = np.random.default_rng([seed, 11, step])
         rows = rng.integers(len(images), size=batch)
         pixels = augment(composite(images[rows], rng), rng).contiguous(memory_format=torch.channels_last)

@@ -15,8 +15,8 @@ from sds3d.toybox.dataset import IMAGE_SIZE, SetConfig, load_set, make_set
 from sds3d.toybox.loop import LoopConfig
 from sds3d.toybox.palette import COLORS, NOUNS
 
-VARIANTS = 3
-"""Backgrounds every image is encoded on (the first draw is grey for half of the images, as all draws are)."""
+VARIANTS = 1
+"""Backgrounds every image is encoded on: grey for half of the images, a random colour for the others."""
 
 Rendered = tuple[NDArray[np.uint8], NDArray[np.void]]
 
@@ -30,6 +30,7 @@ class PriorConfig:
     held_out: SetConfig = SetConfig(objects=480, views=4, seed=200, pairs="held-out")
     autoencoder_steps: int = 3000
     diffusion_steps: int = 24000
+    diffusion_cooldown: float = 0.35
     judge_steps: int = 3000
     seed: int = 0
 
@@ -37,7 +38,7 @@ class PriorConfig:
         return LoopConfig(steps=self.autoencoder_steps, learning_rate=1.5e-3, betas=(0.9, 0.98), cooldown=0.6, weight_decay=0.0)
 
     def diffusion_loop(self) -> LoopConfig:
-        return LoopConfig(steps=self.diffusion_steps, learning_rate=6e-4, warmup=200, cooldown=0.35)
+        return LoopConfig(steps=self.diffusion_steps, learning_rate=6e-4, warmup=200, cooldown=self.diffusion_cooldown)
 
     def judge_loop(self) -> LoopConfig:
         return LoopConfig(steps=self.judge_steps, learning_rate=2e-3, betas=(0.9, 0.98), cooldown=0.7, average_decay=0.99)

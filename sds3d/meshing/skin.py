@@ -1,4 +1,4 @@
-"""How opaque is solid? The optical depth that counts as visible, chosen so that outlines agree with silhouettes."""
+"""Where in the soft rim of splats is the surface? Where outlines agree best with silhouettes."""
 
 from __future__ import annotations
 
@@ -14,12 +14,8 @@ from sds3d.errors import ShapeError
 from sds3d.meshing import carve
 from sds3d.meshing.extinction import Array, Grid
 
-_USUAL = 0.2
-_LEVELS = (0.05, 0.07, 0.1, 0.14, _USUAL, 0.28, 0.4, 0.57, 0.8, 1.1)
-"""Multiples of the median depth among which the best is chosen."""
-USUAL_LEVEL = _USUAL * carve.MEDIAN_DEPTH
-"""Best for splats fitted to five toybox objects; below the median depth because the most transparent of 26 lines counts,
-and at edges and corners one of them always cuts through little."""
+_SKINS = (0.02, 0.035, 0.05, carve.USUAL_SKIN, 0.1, 0.14, 0.2, 0.28)
+"""Optical depths among which the best skin is chosen."""
 
 
 @dataclass(frozen=True)
@@ -41,33 +37,28 @@ class Silhouettes:
     cameras: Cameras
 
 
-def choose_level(extinction: Array, grid: Grid, silhouettes: Silhouettes | None = None) -> float:
-    """Return the optical depth that counts as visible, never so high that nothing would be inside.
+def choose_skin(extinction: Array, grid: Grid, opaque: float, silhouettes: Silhouettes | None = None) -> float:
+    """Return the optical depth before the surface with which the outlines agree best with silhouettes.
 
-    It is the one of `_LEVELS` for which the outlines of the inside overlap the silhouettes best (mean intersection over
-    union). A silhouette is where alpha > 0.5, or half the largest alpha if that is lower. Without `silhouettes` those of
-    the volume itself, seen along the three axes, are taken. extinction is [X, Y, Z] on `grid`.
+    The score is the mean over views of intersection over union of the outline of the inside and the silhouette, which
+    is where alpha > 0.5, or half the largest alpha if that is lower. Without `silhouettes` those of the volume itself,
+    seen along the three axes, are taken. extinction is [X, Y, Z] on `grid`; opaque as in `carve.hidden`.
     """
-    if silhouettes is None:
-        views = _axis_views(extinction, grid)
-    else:
-        views = _camera_views(silhouettes, grid)
+    views = _axis_views(extinction, grid) if silhouettes is None else _camera_views(silhouettes, grid)
     brightest = max(float(view.alpha.max(initial=0.0)) for view in views)
     seen = [view.alpha > min(0.5, 0.5 * brightest) for view in views]
-    highest = 0.5 * carve.faintest_line(extinction, grid.cell)
 
     @cache
     def score(number: int) -> float:
-        level = min(_LEVELS[number] * carve.MEDIAN_DEPTH, highest)
-        field, pieces = carve.clean(carve.hidden(extinction, grid.cell, level))
+        field, pieces = carve.clean(carve.hidden(extinction, grid.cell, _SKINS[number], opaque))
         return overlap([outline(field, view) for view in views], seen) if pieces else -1.0
 
-    # The score has one summit over the levels: climb to it from the usual level.
-    number = _LEVELS.index(_USUAL)
+    # The score has one summit: climb to it from the usual value.
+    number = _SKINS.index(carve.USUAL_SKIN)
     for direction in (-1, 1):
-        while 0 <= number + direction < len(_LEVELS) and score(number + direction) > score(number):
+        while 0 <= number + direction < len(_SKINS) and score(number + direction) > score(number):
             number += direction
-    return min(_LEVELS[number] * carve.MEDIAN_DEPTH, highest)
+    return _SKINS[number]
 
 
 def outline(field: Array, view: _View) -> NDArray[np.bool_]:

@@ -1,0 +1,312 @@
+"""The command line of sds3d. Every verb checks its input before anything slow is imported."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_args
+
+import typer
+from rich.console import Console
+
+from sds3d import citations, doctor, hardware, report
+from sds3d import run as runs
+from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
+from sds3d.config.explain import keys_of
+from sds3d.config.load import capped, is_override
+from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
+from sds3d.priors.folder import PriorFolder, check_folder
+
+if TYPE_CHECKING:
+    from systems.text_to_3d import Outcome
+
+PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
+FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
+INTERRUPTED = 130
+# What typer raises for wrong options: click's own class, or its copy of it in versions that bring click along.
+UsageProblem: Any = next(kind for kind in reversed(typer.BadParameter.__mro__) if hasattr(kind, "format_message"))
+console = Console(highlight=False, soft_wrap=True)
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="3D generation by score distillation: a prompt goes in, a 3D asset that other programs can open comes out. "
+    f'Try: {PROGRAM} generate "a red mug" --tiny',
+)
+prior_app = typer.Typer(help="The bundled diffusion model: train it, look at its samples.")
+app.add_typer(prior_app, name="prior")
+
+RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, as 'generate' printed it.", show_default=False)]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[
+        str | None, typer.Argument(help='What to make, in quotes: "a red mug".', show_default=False)
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", show_default=False, help="Change keys of the recipe: training.steps=200"
+        ),
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Name of a recipe (see 'recipes') or a YAML file.")] = DEFAULT_RECIPE,
+    overlay: Annotated[
+        list[str] | None, typer.Option(help="tiny, draft, high, lowmem or a YAML file; several are applied in order.")
+    ] = None,
+    tiny: Annotated[bool, typer.Option("--tiny", help="Small and quick, to try things out: --overlay tiny.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="The run folder itself; must be new or empty. Without it: outputs/<prompt>/...")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Same seed, same machine: same asset.", show_default=False)] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps: a quick look.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+) -> int:
+    """Make a 3D asset from a prompt.
+
+    Without --recipe it uses Gaussian splats and the bundled prior, which needs no GPU, no network and no account.
+    Every key of a recipe can be changed: '... recipes quickstart' lists them with their meaning.
+    """
+    overrides = list(overrides or [])
+    if prompt is not None and is_override(prompt):  # generate --recipe outputs/.../recipe.yaml seed=3
+        overrides, prompt = [prompt, *overrides], None
+    given = {"prompt.text": ("the prompt", prompt), "seed": ("--seed", seed), "device": ("--device", device)}
+    options = {key: value for key, value in given.items() if value[1] is not None}
+    overlays = [*(overlay or []), *(["tiny"] if tiny else [])]
+    resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
+    folder = _check(resolved)
+    run = runs.plan(out, resolved.prompt.text, resolved.seed)
+    warning = report.unknown_words(resolved.prompt.text, folder)
+    if warning:
+        typer.echo(warning, err=True)
+    run.create(resolved, report.record(resolved, folder, [PROGRAM, *sys.argv[1:]], max_steps))
+    typer.echo(report.first_line(resolved, run.path))
+
+    def work() -> Outcome:
+        from systems.text_to_3d import generate as start
+
+        return start(resolved, run, max_steps=max_steps, console=console)
+
+    return _carry_out(run, work)
+
+
+@app.command()
+def resume(run: RunArgument) -> int:
+    """Continue a run that was interrupted, from its last checkpoint; the result is the same as without the break."""
+    opened = runs.open_run(run, needs_checkpoint=False)  # one that was killed at once starts from the beginning
+    if opened.read_info().get("status") == "done":
+        raise ConfigError(
+            f"The run '{run}' is finished, there is nothing to resume. For a longer one: {PROGRAM} generate "
+            f"--recipe {opened.recipe_file} training.steps=N"
+        )
+    recipe = opened.read_recipe()
+    _check(recipe)
+    typer.echo(report.first_line(recipe, opened.path))
+
+    def work() -> Outcome:
+        from systems.text_to_3d import resume as start
+
+        return start(opened, console=console)
+
+    return _carry_out(opened, work)
+
+
+@app.command()
+def export(
+    run: RunArgument,
+    formats: Annotated[str, typer.Option("--format", help=f"Comma-separated: {', '.join(FORMATS)}.")] = ",".join(
+        FORMATS
+    ),
+) -> None:
+    """Write the asset of a run in other formats, into its folder 'export'."""
+    wanted = tuple(dict.fromkeys(part.strip().lower() for part in formats.split(",") if part.strip()))
+    for name in wanted or ("",):
+        if name not in FORMATS:
+            raise ConfigError(
+                f"--format '{name}' is unknown: allowed is {nearest(name, FORMATS)}. Choose some of them."
+            )
+    opened = runs.open_run(run)
+    from systems.text_to_3d import export as start
+
+    _list_files(start(opened, wanted))
+
+
+@app.command()
+def render(
+    run: RunArgument,
+    views: Annotated[int, typer.Option(min=1, max=720, help="Number of pictures around the object.")] = 60,
+    size: Annotated[int, typer.Option(min=16, max=2048, help="Side of a picture, pixels.")] = 256,
+    elevation_deg: Annotated[float, typer.Option(min=-89, max=89, help="Height of the camera, degrees.")] = 20.0,
+) -> None:
+    """Render a finished or interrupted run again: a turntable of your size."""
+    opened = runs.open_run(run)
+    from systems.text_to_3d import render as start
+
+    _list_files(start(opened, views=views, size=size, elevation_deg=elevation_deg))
+
+
+@app.command()
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Show every key of this recipe.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """List the recipes, or every key of one recipe: its value, what it may be and what it means."""
+    if name is not None:
+        keys = keys_of(load_recipe(name))
+        if as_json:
+            return _show("", [vars(key) for key in keys], True)
+        return typer.echo("\n".join(f"{key.path}={key.value}\n    {key.meaning} ({key.allowed})" for key in keys))
+    found = [recipe for _, recipe in list_recipes()]
+    if as_json:
+        columns = ("name", "title", "paper", "seed_system", "year", "kind", "needs", "writes", "status")
+        return _show("", [{column: getattr(recipe, column) for column in columns} for recipe in found], True)
+    typer.echo("\n".join(report.recipe_lines(recipe) for recipe in found))
+    typer.echo(f'Use one: {PROGRAM} generate "a red mug" --recipe NAME. Its keys: {PROGRAM} recipes NAME')
+
+
+@app.command("doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> int:
+    """Show what works on this machine, and what to do about what does not. Exit code 1 if generation cannot work."""
+    try:
+        from renderers.gaussians.rasterise import available_backends
+
+        rasterisers = available_backends()
+    except ImportError as error:
+        rasterisers = {"reference": f"{error}: pip install -e ."}
+    found = doctor.checks(rasterisers)
+    _show("This machine", [check.as_dict() for check in found], as_json)
+    return 1 if any(check.state == "broken" for check in found) else 0
+
+
+@app.command()
+def cite(
+    run: Annotated[str, typer.Argument(help="Folder of a run, or the name of a recipe.", show_default=False)],
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print BibTeX entries.")] = False,
+) -> None:
+    """Print the works that a run builds on."""
+    recipe = runs.open_run(Path(run), needs_checkpoint=False).read_recipe() if Path(run).is_dir() else load_recipe(run)
+    for work in citations.cited_by(recipe):
+        typer.echo(work.bibtex if bibtex else work.line)
+
+
+@prior_app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Prior folder to write.")] = Path("assets/priors/toybox"),
+    work: Annotated[Path, typer.Option(help="Where data and checkpoints live; training resumes from here.")] = Path(
+        "outputs/prior"
+    ),
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion model.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
+) -> None:
+    """Train the bundled prior and its judge from scratch; hours on a CPU, resumes where it was stopped."""
+    from sds3d.toybox import training
+
+    length = {} if steps is None else {"diffusion_steps": steps}
+    training.train(out, work, training.PriorConfig(seed=seed, **length))
+    typer.echo(f"Wrote {out}")
+
+
+@prior_app.command()
+def sample(
+    prompts: Annotated[list[str], typer.Argument(help="One or more prompts, each in quotes.", show_default=False)],
+    prior: Annotated[Path | None, typer.Option(help="Prior folder; without it, the bundled one.")] = None,
+    out: Annotated[Path, typer.Option(help="PNG to write: a row a prompt, a column an azimuth.")] = Path("samples.png"),
+    views: Annotated[int, typer.Option(min=1, max=16, help="Azimuths, evenly around the object.")] = 4,
+    scale: Annotated[float, typer.Option(min=0, max=100, help="Classifier-free guidance scale.")] = 5.0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+) -> None:
+    """Draw images from a prior, to see what it knows before it is distilled."""
+    folder = check_folder(_prior_folder(prior))
+    from sds3d.priors.sampling import sample_sheet
+
+    typer.echo(f"Wrote {sample_sheet(folder.path, prompts, out, views=views, scale=scale, seed=seed)}")
+
+
+@prior_app.command()
+def info(
+    prior: Annotated[Path | None, typer.Argument(help="Prior folder; without it, the bundled one.")] = None,
+) -> None:
+    """Check a prior folder and say what it is and which words it knows."""
+    folder = check_folder(_prior_folder(prior))
+    said = folder.metadata
+    rows: list[dict[str, Any]] = [
+        {"part": part, "class": c.get("_class_name", "")} for part, c in folder.configs.items()
+    ]
+    _show(f"Prior {folder.path}", rows)
+    typer.echo(f"Image size {said.image_size or 'as the UNet says'}, licence {said.licence or 'not stated'}")
+    if said.nouns:
+        typer.echo(f"Nouns: {', '.join(said.nouns)}\nColours: {', '.join(said.colours)}")
+
+
+def _check(recipe: Recipe) -> PriorFolder:
+    """Check all that can be checked without importing torch; return the prior folder."""
+    recipe.prompt.build()
+    hardware.check_device(recipe.device)
+    hardware.check_rasteriser(recipe.renderer.backend, recipe.device)
+    return check_folder(recipe.prior.folder)
+
+
+def _prior_folder(path: Path | None) -> Path:
+    return load_recipe().prior.folder if path is None else path
+
+
+def _carry_out(run: runs.RunFolder, work: Callable[[], Outcome]) -> int:
+    """Run `work` and say what was written and how to go on; return the exit code."""
+    files = runs.attempt(run, work)
+    if files is None:
+        advice = (
+            f"Saved. Continue with: {PROGRAM} resume {run.path}" if run.path.exists() else "Stopped, nothing to save."
+        )
+        typer.echo(advice, err=True)
+        return INTERRUPTED
+    _list_files(files)
+    typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format ply,glb")
+    return 0
+
+
+def _list_files(files: Sequence[Path]) -> None:
+    """Print the files written; exit code 0 must mean that they are there."""
+    missing = [file for file in files if not file.is_file()]
+    if missing or not files:
+        raise AssetError(f"The asset was not written: {missing[0] if missing else 'no file'} is missing. Report this.")
+    for file in files:
+        typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
+
+
+def _show(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(report.table(title, rows))
+
+
+def execute(arguments: list[str]) -> int:
+    """Carry out a command line and return the exit code; errors the user can act on become one line."""
+    hardware.prepare_environment()
+    arguments = [*arguments, "--help"] if arguments in ([], ["prior"]) else arguments
+    try:
+        result = app(args=arguments, standalone_mode=False, prog_name=PROGRAM)
+        return result if isinstance(result, int) else 0
+    except Sds3dError as error:
+        message, code = str(error), error.exit_code
+    except UsageProblem as error:
+        message, code = error.format_message(), 2
+    except (KeyboardInterrupt, typer.Abort):
+        message, code = "stopped.", INTERRUPTED
+    if message:
+        typer.echo(f"Error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(execute(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What happens around the steps of a run: checkpoints by the clock, previews, stopping on request, progress."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sds3d.cameras import turntable
+from sds3d.config import Recipe, dump_recipe
+from sds3d.run import RunFolder
+from systems.base import DistillationSystem
+from systems.checkpoint import write_checkpoint
+from systems.pictures import draw, write_strip
+
+PREVIEW_VIEWS, PREVIEW_SIZE = 4, 128
+PLAIN_LINES = 20
+"""Lines of progress a whole run prints where there is no terminal."""
+
+
+class Checkpoints(Callback):
+    """Saves the run at its start, every `training.checkpoint_every_s` seconds, at its end and when it is stopped.
+
+    Every hook used here runs when a step is complete, density control included.
+    """
+
+    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
+        self.recipe, self.run, self.saved_at = recipe, run, 0.0
+
+    def save(self, trainer: Trainer, system: DistillationSystem) -> None:
+        """Write the state of the run to its last checkpoint."""
+        path = self.run.last_checkpoint
+        write_checkpoint(path, system.state(trainer.optimizers[0]), dump_recipe(self.recipe))
+        system.checkpoint, self.saved_at = path, time.monotonic()
+
+    def is_due(self) -> bool:
+        """Return whether the last save is as long ago as the recipe allows."""
+        return time.monotonic() - self.saved_at >= self.recipe.training.checkpoint_every_s
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Save at once, so that even a run that is killed early can be resumed."""
+        self.save(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Save if it is time."""
+        if self.is_due():
+            self.save(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Save the end, or the place where the user stopped it; not reached after an error."""
+        self.save(trainer, pl_module)
+
+
+class Previews(Callback):
+    """Writes a strip of views of the asset every `training.preview_every` steps."""
+
+    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
+        self.recipe, self.run = recipe, run
+        cameras = recipe.cameras
+        self.cameras = turntable(
+            PREVIEW_VIEWS, PREVIEW_SIZE, distance=sum(cameras.distance) / 2, fov_deg=cameras.fov_deg
+        )
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Write a preview if it is time."""
+        every, step = self.recipe.training.preview_every, pl_module.steps_done
+        if every and step % every == 0:
+            images, _ = draw(pl_module.renderer, self.cameras, self.recipe.background.grey)
+            write_strip(self.run.preview(step), images)
+
+
+class StopOnRequest(Callback):
+    """Ctrl-C and SIGTERM end the run after the present step, saved whole; a second Ctrl-C ends it at once.
+
+    `requested` says whether that happened. Outside the main thread Python has no signals, and nothing is done.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.requested = console, False
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
+        self._before = {number: signal.getsignal(number) for number in numbers}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take over the signals; later than Lightning, which would end the process without saving."""
+
+        def stop(number: int, frame: Any) -> None:
+            if self.requested and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.requested = trainer.should_stop = True
+
+        for number in self._before:
+            signal.signal(number, stop)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Say that the request was heard."""
+        if self.requested:
+            self.console.print(f"Stopping after step {pl_module.steps_done}, saving ...", markup=False)
+
+    def release(self) -> None:
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+class ShowProgress(Callback):
+    """A live bar in a terminal, about twenty plain lines elsewhere: loss, speed, time left, newest preview."""
+
+    def __init__(self, run: RunFolder, console: Console) -> None:
+        self.run, self.console = run, console
+        self.bar: Progress | None = None
+        self._is_first = True
+        self.first_step, self.started = 0, 0.0  # the place and time speed is measured from
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start the clock and the bar."""
+        self.first_step, self.started = pl_module.steps_done, time.monotonic()
+        if self.console.is_terminal:
+            if pl_module.recipe.training.preview_every:
+                self.console.print(f"Previews appear in {self.run.previews}", markup=False)
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=self.console, transient=False)
+            self.bar.add_task("starting", total=pl_module.total_steps, completed=pl_module.steps_done)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Show the step that has just ended."""
+        step, total = pl_module.steps_done, pl_module.total_steps
+        speed = (step - self.first_step) / max(time.monotonic() - self.started, 1e-9)
+        if self._is_first:  # it compiles kernels and says nothing about the others
+            self.first_step, self.started, self._is_first = step, time.monotonic(), False
+        if self.bar is None and step % max(1, total // PLAIN_LINES) and step != total:
+            return
+        text = f"loss {float(outputs['loss']):.4g}  {speed:.2f} steps/s"
+        preview = self._preview(pl_module)
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=step, description=f"{text}  {preview}")
+        else:
+            left = round((total - step) / speed)
+            self.console.print(
+                f"step {step}/{total}  {text}  {left // 60}:{left % 60:02d} left  {preview}".rstrip(), markup=False
+            )
+
+    def stop(self) -> None:
+        """End the bar, whatever the reason."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _preview(self, system: DistillationSystem) -> Path | None:
+        every = system.recipe.training.preview_every
+        newest = system.steps_done // every * every if every else 0
+        return self.run.preview(newest) if newest else None

@@ -1,0 +1,23 @@
+"""Random draws that follow from a seed and a place in the run, so that a resumed run repeats them without any state."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Stream = Literal["start", "step"]
+_STREAMS: dict[Stream, int] = {"start": 0, "step": 1}
+
+
+def generator_for(seed: int, stream: Stream, step: int = 0) -> torch.Generator:
+    """Return a fresh CPU generator for one place: the initial values ("start"), or training step `step` ("step").
+
+    Different seeds, streams and steps give unrelated draws, because numpy's SeedSequence mixes the three numbers.
+    """
+    import numpy as np
+    import torch
+
+    mixed = np.random.SeedSequence([seed, _STREAMS[stream], step]).generate_state(1, np.uint32)
+    return torch.Generator().manual_seed(int(mixed[0]))

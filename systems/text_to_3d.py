@@ -1,0 +1,99 @@
+"""Text to a 3D asset: make it, continue a run that stopped, write it in other formats, render it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sds3d.config import Recipe, dump_recipe
+from sds3d.export.atomic import write_bytes
+from sds3d.run import RunFolder
+from systems.checkpoint import read_checkpoint
+from systems.clock import Clock
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from renderers.gaussians.renderer import GaussianRenderer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session left behind: the files of the asset, none if it was `interrupted` before the end."""
+
+    files: list[Path]
+    interrupted: bool
+
+
+def generate(
+    recipe: Recipe, run: RunFolder, *, max_steps: int | None = None, console: Console | None = None
+) -> Outcome:
+    """Train from the start and export; `run` must have been created with `recipe`.
+
+    max_steps: caps `training.steps`; the run's recipe.yaml is rewritten if it does, so that it reproduces the run.
+    """
+    if max_steps is not None and max_steps < recipe.training.steps:
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": max_steps})})
+        write_bytes(run.recipe_file, dump_recipe(recipe).encode())
+    return _make(recipe, run, None, console)
+
+
+def resume(run: RunFolder, *, console: Console | None = None) -> Outcome:
+    """Continue `run` from its last checkpoint (or its start, if it has none), as if it had not stopped."""
+    state = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.is_file() else None
+    return _make(run.read_recipe(), run, state, console)
+
+
+def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
+    """Write the asset of the last checkpoint in `formats` (ply, glb, mp4, png) and return the files."""
+    from systems.assets import write_assets
+
+    recipe = run.read_recipe()
+    return write_assets(_trained(recipe, run), recipe, run, formats)
+
+
+def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: float = 20.0) -> list[Path]:
+    """Draw the last checkpoint from `views` cameras around it, `size` pixels; return a film and its first picture."""
+    from systems.assets import write_turntable
+
+    recipe = run.read_recipe()
+    return write_turntable(_trained(recipe, run), recipe, run, views, size, elevation_deg)
+
+
+def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console: Console | None) -> Outcome:
+    """Train what is left, then write metrics and asset. Times go to run.json: metrics.json repeats bit by bit."""
+    from rich.console import Console
+
+    from systems.assets import write_assets
+    from systems.base import DistillationSystem
+    from systems.build import build_prior, build_renderer, choose_device
+    from systems.metrics import training_metrics, verdict
+    from systems.session import train
+
+    clock = Clock(run)
+    device = choose_device(recipe.device)
+    with clock.part("load"):
+        system = DistillationSystem(recipe, build_prior(recipe, device), build_renderer(recipe, state))
+        if state is not None:
+            system.restore(state)
+    before = system.steps_done
+    with clock.part("train"):
+        finished = train(system, run, console or Console())
+    clock.steps(system.steps_done - before)
+    run.update_metrics(**training_metrics(system))
+    if not finished:
+        return Outcome([], interrupted=True)
+    renderer = system.renderer.to(device)
+    with clock.part("export"):
+        files = write_assets(renderer, recipe, run, recipe.export.formats)
+        run.update_metrics(judge=verdict(renderer, recipe))
+    return Outcome(files, interrupted=False)
+
+
+def _trained(recipe: Recipe, run: RunFolder) -> GaussianRenderer:
+    """Return the renderer of the run's last checkpoint on the recipe's device; the prior is not needed."""
+    from systems.build import build_renderer, choose_device
+
+    return build_renderer(recipe, read_checkpoint(run.last_checkpoint)).to(choose_device(recipe.device))

@@ -1,0 +1,62 @@
+"""Initial clouds: where they lie, how densely, and that a seed repeats them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from renderers.gaussians import initialise, sh
+from sds3d.errors import ConfigError
+
+
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_ball_is_uniform_in_volume():
+    cloud = initialise.ball(4000, 0.5, _generator())
+    share = (cloud.means.norm(dim=1) / 0.5).pow(3).sort().values  # uniform on [0, 1] if the volume is
+    uniform = (torch.arange(4000) + 0.5) / 4000
+    assert (share - uniform).abs().max() < 1.95 / math.sqrt(4000)  # Kolmogorov-Smirnov, p about 0.001
+    assert cloud.means.mean(dim=0).norm() < 0.03
+
+
+def test_shell_lies_on_the_sphere():
+    cloud = initialise.shell(500, 0.7, _generator())
+    assert torch.allclose(cloud.means.norm(dim=1), torch.full((500,), 0.7), atol=1e-6)
+
+
+def test_scale_is_the_mean_spacing():
+    cloud = initialise.ball(900, 0.5, _generator(), scale=0.5)
+    distances = torch.cdist(cloud.means, cloud.means) + 10 * torch.eye(900)
+    assert cloud.log_scales.exp().mean().item() == pytest.approx(0.5 * distances.amin(dim=1).mean().item(), rel=1e-3)
+    # Poisson points of number density n lie Gamma(4/3) (3 / (4 pi n))^(1/3) from their nearest neighbour.
+    density = 900 / (4 / 3 * math.pi * 0.5**3)
+    theory = math.gamma(4 / 3) * (3 / (4 * math.pi * density)) ** (1 / 3)
+    assert cloud.log_scales.exp().mean().item() == pytest.approx(0.5 * theory, rel=0.1)
+
+
+def test_opacity_colour_and_seed():
+    first = initialise.shell(300, 1.0, _generator(3), opacity=0.2, colour=(0.1, 0.5, 0.9), colour_std=0.05)
+    assert torch.allclose(first.opacity_logits.sigmoid(), torch.full((300,), 0.2))
+    rgb = sh.rgb_from_sh0(first.sh0)
+    assert torch.allclose(rgb.mean(dim=0), torch.tensor([0.1, 0.5, 0.9]), atol=0.02) and 0.03 < rgb[:, 1].std() < 0.07
+    assert rgb.min() >= 0 and rgb.max() <= 1.0 + 1e-6
+    again = initialise.shell(300, 1.0, _generator(3), opacity=0.2, colour=(0.1, 0.5, 0.9), colour_std=0.05)
+    assert torch.equal(first.means, again.means) and torch.equal(first.quats, again.quats)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((1, 1.0), {}, r"Gaussian count is 1, but at least 2"),
+        ((9, 0.0), {}, r"radius is 0.0, but must be above 0"),
+        ((9, 1.0), {"opacity": 1.0}, r"opacity is 1.0, but must lie between 0 and 1"),
+        ((9, 1.0), {"scale": -1.0}, r"scale is -1.0, but must be above 0"),
+    ],
+)
+def test_messages(arguments, options, message):
+    with pytest.raises(ConfigError, match=message):
+        initialise.ball(*arguments, _generator(), **options)

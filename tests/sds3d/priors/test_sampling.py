@@ -1,0 +1,50 @@
+"""Sampling from a prior: against the closed form of the probability flow of a Gaussian."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from sds3d.cameras import turntable
+from sds3d.errors import ConfigError
+from sds3d.priors.exact import ExactPrior, Mixture
+from sds3d.priors.sampling import sample_latents, sample_sheet
+
+
+def gaussian_prior() -> ExactPrior:
+    mean = torch.linspace(-1, 1, 48).reshape(3, 4, 4)
+    return ExactPrior({"y": Mixture.gaussian(mean, 0.3), "": Mixture.gaussian(torch.zeros(3, 4, 4), 0.3)})
+
+
+def test_follows_the_probability_flow() -> None:
+    """For N(m, s^2) the flow keeps (z_t - alpha m) / sqrt(alpha^2 s^2 + sigma^2) constant."""
+    prior = gaussian_prior()
+    noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = prior.alpha_sigma(torch.tensor([999]))
+    mean = torch.linspace(-1, 1, 48).reshape(3, 4, 4)
+    expected = mean + 0.3 * (noise - alpha * mean) / (alpha**2 * 0.09 + sigma**2).sqrt()
+    sampled = sample_latents(prior, noise, "y", turntable(2, 4), scale=1.0, steps=400)
+    torch.testing.assert_close(sampled, expected, atol=0.02, rtol=0)
+
+
+def test_guidance_moves_along_prompt_minus_empty() -> None:
+    prior = gaussian_prior()
+    noise = torch.zeros(1, 3, 4, 4)
+    plain, guided = (sample_latents(prior, noise, "y", turntable(1, 4), scale, 50) for scale in (1.0, 3.0))
+    mean = torch.linspace(-1, 1, 48).reshape(3, 4, 4)
+    assert ((guided - plain) * mean).sum() > 1.0
+
+
+def test_needs_a_step() -> None:
+    with pytest.raises(ConfigError, match="number of sampling steps is 0, but at least 1"):
+        sample_latents(gaussian_prior(), torch.zeros(1, 3, 4, 4), "y", turntable(1, 4), steps=0)
+
+
+def test_sheet_has_a_row_a_prompt_and_repeats(tiny_folder: Path, tmp_path: Path) -> None:
+    paths = [sample_sheet(tiny_folder, ["a red mug", "a car"], tmp_path / name, views=3) for name in ("a.png", "b.png")]
+    first, second = (Image.open(path) for path in paths)
+    assert first.size == (3 * 32, 2 * 32)
+    assert first.tobytes() == second.tobytes()

@@ -1,0 +1,90 @@
+"""What the machine can do: probes without torch, and the rows of `doctor`."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from pathlib import Path
+
+import pytest
+
+from sds3d import doctor, hardware
+from sds3d.errors import BackendError
+
+
+def test_probe_agrees_with_torch() -> None:
+    import torch
+
+    assert hardware.torch_cuda_version() == torch.version.cuda
+    cards, reason = hardware.cuda_cards()
+    assert bool(cards) == (reason == "")
+    if torch.version.cuda is not None:
+        assert bool(cards) == torch.cuda.is_available()
+
+
+def test_cards_can_be_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert hardware.cuda_cards() == ([], "CUDA_VISIBLE_DEVICES hides all cards")
+
+
+def test_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    hardware.check_device("cpu")
+    hardware.check_device("auto")
+    monkeypatch.setattr(hardware, "cuda_cards", lambda: ([], "no NVIDIA driver is installed"))
+    with pytest.raises(
+        BackendError, match=r"'cuda' is not available: no NVIDIA driver is installed\. Use --device cpu"
+    ):
+        hardware.check_device("cuda")
+    monkeypatch.setattr(hardware, "cuda_cards", lambda: (["A card"], ""))
+    monkeypatch.setattr(hardware, "torch_cuda_version", lambda: None)
+    with pytest.raises(BackendError, match="torch is a CPU build"):
+        hardware.check_device("cuda")
+    monkeypatch.setattr(hardware, "torch_cuda_version", lambda: "13.0")
+    hardware.check_device("cuda")
+    hardware.check_rasteriser("gsplat", "auto")
+
+
+def test_rasteriser(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("auto", "reference"):
+        hardware.check_rasteriser(name, "cpu")
+    with pytest.raises(BackendError, match="runs on CUDA cards only"):
+        hardware.check_rasteriser("gsplat", "cpu")
+    monkeypatch.setattr(hardware.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        BackendError, match=r"needs the package 'numba', which is not installed\. Run 'pip install numba'"
+    ):
+        hardware.check_rasteriser("cpu", "cpu")
+
+
+def test_threads_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert hardware.threads() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "nonsense")
+    assert hardware.threads() >= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory() -> None:
+    memory = hardware.memory_gb()
+    assert memory is not None and 0 < memory[0] <= memory[1]
+
+
+def test_rows_give_reason_and_fix() -> None:
+    rows = {row.name: row for row in doctor.checks({"cpu": "available", "gsplat": "no card: buy one: cheap"})}
+    assert rows["rasteriser cpu"].state == "ok"
+    assert (rows["rasteriser gsplat"].detail, rows["rasteriser gsplat"].fix) == ("no card", "buy one: cheap")
+    for row in rows.values():
+        assert row.detail
+        assert row.state == "ok" or row.fix, f"{row.name} says what is wrong but not what to do"
+    assert {"torch", "CUDA card", "bundled prior", "judge", "memory", "disk", "threads"} <= set(rows)
+
+
+def test_checksums(tmp_path: Path) -> None:
+    assert doctor.wrong_checksums(tmp_path) == []
+    (tmp_path / "a.bin").write_bytes(b"weights")
+    (tmp_path / "b.bin").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    (tmp_path / doctor.CHECKSUMS).write_text(f"{digest}  a.bin\n{digest} *b.bin\n{digest}  c.bin\n")
+    assert doctor.wrong_checksums(tmp_path) == ["c.bin"]
+    (tmp_path / "b.bin").write_bytes(b"weightz")
+    assert doctor.wrong_checksums(tmp_path) == ["b.bin", "c.bin"]

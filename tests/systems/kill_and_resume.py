@@ -1,0 +1,126 @@
+"""A program for test_kill.py: runs the command line in processes that kill themselves at awkward moments.
+
+    python kill_and_resume.py PRIOR FOLDER
+
+makes in FOLDER the uninterrupted run `whole` and, for every moment, a run of that name which is killed and resumed.
+All of it is one process that forks, because starting Python and its libraries is most of the cost.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+KEYS = (
+    "cameras.size=16",
+    "renderer.count=50",
+    "renderer.density.mode=grow",
+    "renderer.density.grow_gradient=1e-6",
+    "renderer.density.every=2",
+    "renderer.density.start=0",
+    "renderer.density.stop=1",
+    "training.steps=10",
+    "training.preview_every=3",
+    "export.formats=[ply,png]",
+    "export.size=16",
+)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def while_writing_a_checkpoint() -> None:
+    """Half of the fifth checkpoint is on the disk."""
+    import torch
+
+    save, calls = torch.save, []
+
+    def half(content: Any, path: Path) -> None:
+        calls.append(path)
+        save(content, path)
+        if len(calls) == 5:
+            os.truncate(path, path.stat().st_size // 2)
+            die()
+
+    torch.save = half  # type: ignore[assignment]
+
+
+def between_optimiser_and_density_control() -> None:
+    """Parameters have moved, Gaussians have not been split yet, in step 4."""
+    from renderers.gaussians.renderer import GaussianRenderer
+
+    after_step = GaussianRenderer.after_step
+
+    def killing(self: Any, step: int, *rest: Any) -> Any:
+        return die() if step == 4 else after_step(self, step, *rest)
+
+    GaussianRenderer.after_step = killing  # type: ignore[method-assign]
+
+
+def while_exporting() -> None:
+    """Training is over, the asset is not written."""
+    from systems import assets
+
+    assets.write_assets = lambda *_: die()  # type: ignore[assignment]
+
+
+def at_random() -> None:
+    """At some time after the first checkpoint, between two lines of code nobody chose."""
+    from systems.callbacks import Checkpoints
+
+    start = Checkpoints.on_train_start
+
+    def start_clock(self: Any, trainer: Any, pl_module: Any) -> None:
+        start(self, trainer, pl_module)
+        threading.Timer(random.SystemRandom().uniform(0.0, 0.3), die).start()
+
+    Checkpoints.on_train_start = start_clock  # type: ignore[method-assign]
+
+
+MOMENTS = (while_writing_a_checkpoint, between_optimiser_and_density_control, while_exporting, at_random)
+
+
+def call(arguments: list[str], prepare: Callable[[], None] | None = None) -> int:
+    """Run the command line in a child; return its exit code, negative if a signal ended it."""
+    child = os.fork()
+    if child == 0:
+        import launch
+        from systems.callbacks import Checkpoints
+
+        Checkpoints.is_due = lambda self: True  # type: ignore[method-assign]
+        if prepare is not None:
+            prepare()
+        os._exit(launch.execute(arguments))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def main(prior: str, folder: Path) -> None:
+    import diffusers.models.autoencoders.autoencoder_tiny
+    import diffusers.models.unets.unet_2d_condition
+    import transformers.models.clip.modeling_clip
+
+    import launch
+    import systems.session
+    import systems.text_to_3d  # noqa: F401
+
+    def generate(name: str, prepare: Callable[[], None] | None = None) -> int:
+        options = [f"prior.path={prior}", *KEYS, "--tiny", "--seed", "4", "--out", str(folder / name)]
+        return call(["generate", "a red mug", *options], prepare)
+
+    print("whole", generate("whole"), flush=True)
+    for moment in MOMENTS:
+        name = moment.__name__
+        killed, resumed = generate(name, moment), call(["resume", str(folder / name)])
+        print(name, killed, resumed, flush=True)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    main(sys.argv[1], Path(sys.argv[2]))

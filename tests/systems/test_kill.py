@@ -1,0 +1,53 @@
+"""kill -9 at awkward moments, then `resume`: the asset is the one of the run that nobody killed, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("kill_and_resume.py")
+REPEATS = ("metrics.json", "export/splats.ply", "export/contact.png", "recipe.yaml")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks, which this system cannot")
+def test_a_killed_run_is_resumed_bit_by_bit(tiny_prior: Path, tmp_path: Path) -> None:
+    # One thread: a forked child cannot use the threads of its parent.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(PROGRAM), str(tiny_prior), str(tmp_path)],
+        env=environment,
+        cwd=PROGRAM.parents[2],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    codes = {
+        words[0]: words[1:] for words in map(str.split, done.stdout.splitlines()) if words[0] in PROGRAM.read_text()
+    }
+    assert codes["whole"] == ["0"], done.stdout + done.stderr
+    moments = ["while_writing_a_checkpoint", "between_optimiser_and_density_control", "while_exporting", "at_random"]
+    for moment in moments:
+        killed, resumed = codes[moment]
+        assert (int(killed), int(resumed)) in ((-signal.SIGKILL, 0), (0, 2)) and (
+            moment == "at_random" or int(killed) == -signal.SIGKILL
+        ), done.stdout + done.stderr
+        for name in REPEATS:
+            whole, again = ((tmp_path / run / name).read_bytes() for run in ("whole", moment))
+            assert whole == again, f"{name} differs after a kill {moment}"
+
+
+def test_the_package_is_quick_to_import() -> None:
+    """Help and checks of the command line must not wait for Lightning or torch."""
+    code = (
+        "import sys, systems, systems.text_to_3d, systems.checkpoint, systems.clock;"
+        "print([name for name in ('torch', 'lightning', 'diffusers', 'transformers', 'numba') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROGRAM.parents[2])
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr
