@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,6 +12,9 @@ from renderers.gaussians.renderer import GaussianRenderer, GaussianSettings
 from sds3d.config import Recipe
 from sds3d.priors.base import Prior
 from systems.randomness import generator_for
+
+if TYPE_CHECKING:
+    from systems.base import DistillationSystem
 
 INITIAL_SHAPES = {"ball": initialise.ball, "shell": initialise.shell}
 
@@ -32,31 +33,9 @@ def build_prior(recipe: Recipe, device: torch.device) -> Prior:
     named = recipe.prior.dtype
     automatic = torch.float16 if device.type == "cuda" else torch.float32
     dtype: torch.dtype = automatic if named == "auto" else getattr(torch, named)
-    with quiet_loading():
-        prior = LatentDiffusionPrior.from_folder(recipe.prior.folder, device, dtype)
+    prior = LatentDiffusionPrior.from_folder(recipe.prior.folder, device, dtype)
     prior.has_camera = prior.has_camera and recipe.prior.camera
     return prior
-
-
-@contextlib.contextmanager
-def quiet_loading() -> Iterator[None]:
-    """Silence the progress bars and remarks of diffusers and transformers while weights load; errors still raise."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (diffusers_logging, transformers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    has_bars = transformers_logging.is_progress_bar_enabled()
-    for library in libraries:
-        library.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
-        if has_bars:
-            transformers_logging.enable_progress_bar()
 
 
 def build_renderer(recipe: Recipe, state: dict[str, Any] | None = None) -> GaussianRenderer:
@@ -85,3 +64,14 @@ def build_renderer(recipe: Recipe, state: dict[str, Any] | None = None) -> Gauss
     if state is not None:
         renderer.resize_(len(state["renderer"]["means"])).load_state_dict(state["renderer"])
     return renderer
+
+
+def build_system(recipe: Recipe, state: dict[str, Any] | None = None) -> DistillationSystem:
+    """Return what `recipe` optimises, ready to train: from its start, or from the checkpoint `state`."""
+    from systems.base import DistillationSystem
+
+    prior = build_prior(recipe, choose_device(recipe.device))
+    system = DistillationSystem(recipe, prior, build_renderer(recipe, state))
+    if state is not None:
+        system.restore(state)
+    return system

@@ -8,16 +8,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sds3d.cameras import turntable
 from sds3d.config import Recipe, dump_recipe
+from sds3d.export.images import write_png
 from sds3d.run import RunFolder
 from systems.base import DistillationSystem
 from systems.checkpoint import write_checkpoint
-from systems.pictures import draw, write_strip
+from systems.pictures import film
 
 PREVIEW_VIEWS, PREVIEW_SIZE = 4, 128
 PLAIN_LINES = 20
@@ -71,8 +73,8 @@ class Previews(Callback):
         """Write a preview if it is time."""
         every, step = self.recipe.training.preview_every, pl_module.steps_done
         if every and step % every == 0:
-            images, _ = draw(pl_module.renderer, self.cameras, self.recipe.background.grey)
-            write_strip(self.run.preview(step), images)
+            pictures = film(pl_module.renderer, self.cameras, self.recipe.background.grey)
+            write_png(self.run.preview(step), np.concatenate(list(pictures), axis=1))
 
 
 class StopOnRequest(Callback):
@@ -139,13 +141,13 @@ class ShowProgress(Callback):
             return
         text = f"loss {float(outputs['loss']):.4g}  {speed:.2f} steps/s"
         preview = self._preview(pl_module)
-        if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=step, description=f"{text}  {preview}")
+        if self.bar is not None:  # just the name: a long path would squeeze the bar away
+            name = preview.name if preview else ""
+            self.bar.update(self.bar.task_ids[0], completed=step, description=f"{text}  {name}")
         else:
             left = round((total - step) / speed)
-            self.console.print(
-                f"step {step}/{total}  {text}  {left // 60}:{left % 60:02d} left  {preview}".rstrip(), markup=False
-            )
+            line = f"step {step}/{total}  {text}  {left // 60}:{left % 60:02d} left  {preview or ''}"
+            self.console.print(line.rstrip(), markup=False, soft_wrap=True)
 
     def stop(self) -> None:
         """End the bar, whatever the reason."""

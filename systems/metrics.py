@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from renderers.base import Renderer
-from sds3d.config import Recipe
+from sds3d.cameras import turntable
 from sds3d.toybox.palette import ASYMMETRIC, COLORS, NOUNS
-from systems.assets import around
 from systems.pictures import draw
 
 if TYPE_CHECKING:
     from systems.base import DistillationSystem
 
-VIEWS, GREY = 8, 0.5
+VIEWS, SIZE, GREY = 8, 64, 0.5
 """Views around the object, and the background the judge's scores are measured on."""
 
 
@@ -37,32 +38,42 @@ def training_metrics(system: DistillationSystem) -> dict[str, Any]:
     return {"seed": system.recipe.seed, "steps": system.history, "final": {**final, "gaussians": count}}
 
 
-def verdict(renderer: Renderer, recipe: Recipe) -> dict[str, Any]:
-    """Return the judge's verdict as plain data, or {"skipped": why}.
+def verdict(renderer: Renderer, prompt: str) -> dict[str, Any]:
+    """Return what the judge and the silhouette test say about the asset, as plain data.
 
-    noun_accuracy, color_accuracy: share of `VIEWS` turntable views (64 px) recognised as the prompt's words;
-    azimuth_within_45: share of them whose azimuth is told within 45 degrees, None for nouns that look alike all round.
-    Limits: the judge chooses among its words and is easily pleased; look at the pictures as well.
+    Over `VIEWS` turntable views (64 px, elevation 20): noun_accuracy, color_accuracy, the share recognised as the prompt's
+    words; azimuth_within_45, the share whose azimuth is told within 45 degrees, None for nouns that look alike all round;
+    silhouette_rank, the place of the noun among all nouns by outline (1 is best), and silhouette_iou, how well it fits.
+    "skipped" says why something is missing.
+    Limits: the judge must choose among its words and is easily pleased; that is why the outline stands beside it.
     """
-    wanted = words_of(recipe.prompt.text)
+    wanted = words_of(prompt)
     if wanted is None:
         return {"skipped": "the prompt does not name exactly one noun and one colour of the toybox"}
-    from sds3d.toybox.judge import azimuth_error, default_judge, load_judge
+    from sds3d.metrics.silhouette import silhouette_rank
+    from sds3d.toybox.judge import default_judge
 
-    if not (default_judge() / "judge.safetensors").is_file():
-        return {"skipped": "the judge (assets/judge) is not installed"}
     noun, colour = wanted
-    cameras = around(recipe, VIEWS, 64)
-    images, _ = draw(renderer, cameras, GREY)
+    cameras = turntable(VIEWS, SIZE)  # what judge and silhouette test were made for, whatever the recipe trained with
+    images, alpha = draw(renderer, cameras, GREY)
+    rank, overlap = silhouette_rank(alpha[..., 0].numpy(), noun)
+    result = {"noun": noun, "color": colour, "views": VIEWS, "silhouette_rank": rank, "silhouette_iou": overlap}
+    if not (default_judge() / "judge.safetensors").is_file():
+        return {**result, "skipped": "the judge (assets/judge) is not installed"}
+    return {**result, **_judged(images, cameras.azimuth_deg, noun, colour)}
+
+
+def _judged(images: Tensor, azimuth_deg: Tensor, noun: str, colour: str) -> dict[str, Any]:
+    from sds3d.toybox.judge import azimuth_error, load_judge
+
     said = load_judge().verdict(images)
-    right = (azimuth_error(said["azimuth_deg"], cameras.azimuth_deg) <= 45.0).float().mean()
+    nouns = [NOUNS[index] for index in said["noun"].tolist()]
+    colours = [list(COLORS)[index] for index in said["color"].tolist()]
+    near = (azimuth_error(said["azimuth_deg"], azimuth_deg) <= 45.0).float().mean()
     return {
-        "noun": noun,
-        "color": colour,
-        "views": VIEWS,
-        "noun_accuracy": float((said["noun"] == NOUNS.index(noun)).float().mean()),
-        "color_accuracy": float((said["color"] == list(COLORS).index(colour)).float().mean()),
-        "azimuth_within_45": float(right) if noun in ASYMMETRIC else None,
-        "said_nouns": [NOUNS[index] for index in said["noun"].tolist()],
-        "said_colors": [list(COLORS)[index] for index in said["color"].tolist()],
+        "noun_accuracy": nouns.count(noun) / len(nouns),
+        "color_accuracy": colours.count(colour) / len(colours),
+        "azimuth_within_45": float(near) if noun in ASYMMETRIC else None,
+        "said_nouns": nouns,
+        "said_colors": colours,
     }

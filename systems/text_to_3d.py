@@ -55,11 +55,11 @@ def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
 
 
 def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: float = 20.0) -> list[Path]:
-    """Draw the last checkpoint from `views` cameras around it, `size` pixels; return a film and its first picture."""
-    from systems.assets import write_turntable
+    """Draw the last checkpoint from `views` cameras around it, `size` pixels; return the film and its first picture."""
+    from systems.assets import write_views
 
     recipe = run.read_recipe()
-    return write_turntable(_trained(recipe, run), recipe, run, views, size, elevation_deg)
+    return write_views(_trained(recipe, run), recipe, run, views, size, elevation_deg)
 
 
 def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console: Console | None) -> Outcome:
@@ -67,17 +67,13 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     from rich.console import Console
 
     from systems.assets import write_assets
-    from systems.base import DistillationSystem
-    from systems.build import build_prior, build_renderer, choose_device
+    from systems.build import build_system
     from systems.metrics import training_metrics, verdict
     from systems.session import train
 
     clock = Clock(run)
-    device = choose_device(recipe.device)
     with clock.part("load"):
-        system = DistillationSystem(recipe, build_prior(recipe, device), build_renderer(recipe, state))
-        if state is not None:
-            system.restore(state)
+        system = build_system(recipe, state)
     before = system.steps_done
     with clock.part("train"):
         finished = train(system, run, console or Console())
@@ -85,10 +81,10 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     run.update_metrics(**training_metrics(system))
     if not finished:
         return Outcome([], interrupted=True)
-    renderer = system.renderer.to(device)
+    renderer = system.renderer.to(system.guidance.prior.device)  # Lightning leaves it on the CPU
     with clock.part("export"):
         files = write_assets(renderer, recipe, run, recipe.export.formats)
-        run.update_metrics(judge=verdict(renderer, recipe))
+        run.update_metrics(judge=verdict(renderer, recipe.prompt.text))
     return Outcome(files, interrupted=False)
 
 

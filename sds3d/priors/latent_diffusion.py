@@ -241,11 +241,32 @@ def _load_networks(folder: PriorFolder, dtype: torch.dtype, vae_dtype: torch.dty
             ) from error
         return network
 
-    return (
-        load(CLIPTextModel, "text_encoder", dtype),
-        load(Autoencoder, "vae", vae_dtype),
-        load(UNet2DConditionModel, "unet", dtype),
-    )
+    with _quiet_loading():
+        return (
+            load(CLIPTextModel, "text_encoder", dtype),
+            load(Autoencoder, "vae", vae_dtype),
+            load(UNet2DConditionModel, "unet", dtype),
+        )
+
+
+@contextlib.contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Hold back progress bars and notes about unused keys: they would tear a live display, and errors are raised."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    libraries: tuple[Any, ...] = (diffusers_logging, transformers_logging)
+    before = [(library.get_verbosity(), library.is_progress_bar_enabled()) for library in libraries]
+    for library in libraries:
+        library.set_verbosity_error()
+        library.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for library, (verbosity, has_bar) in zip(libraries, before, strict=True):
+            library.set_verbosity(verbosity)
+            if has_bar:
+                library.enable_progress_bar()
 
 
 def _load_tokenizer(folder: PriorFolder) -> Any:

@@ -8,6 +8,7 @@ All of it is one process that forks, because starting Python and its libraries i
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -29,6 +30,15 @@ KEYS = (
     "training.preview_every=3",
     "export.formats=[ply,png]",
     "export.size=16",
+)
+
+SLOW_IMPORTS = (
+    "launch",
+    "systems.session",
+    "systems.text_to_3d",
+    "diffusers.models.autoencoders.autoencoder_tiny",
+    "diffusers.models.unets.unet_2d_condition",
+    "transformers.models.clip.modeling_clip",
 )
 
 
@@ -102,13 +112,8 @@ def call(arguments: list[str], prepare: Callable[[], None] | None = None) -> int
 
 
 def main(prior: str, folder: Path) -> None:
-    import diffusers.models.autoencoders.autoencoder_tiny
-    import diffusers.models.unets.unet_2d_condition
-    import transformers.models.clip.modeling_clip
-
-    import launch
-    import systems.session
-    import systems.text_to_3d  # noqa: F401
+    for name in SLOW_IMPORTS:  # once, for all children
+        importlib.import_module(name)
 
     def generate(name: str, prepare: Callable[[], None] | None = None) -> int:
         options = [f"prior.path={prior}", *KEYS, "--tiny", "--seed", "4", "--out", str(folder / name)]

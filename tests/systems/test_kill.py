@@ -13,8 +13,12 @@ import pytest
 PROGRAM = Path(__file__).with_name("kill_and_resume.py")
 REPEATS = ("metrics.json", "export/splats.ply", "export/contact.png", "recipe.yaml")
 
+MOMENTS = ("while_writing_a_checkpoint", "between_optimiser_and_density_control", "while_exporting", "at_random")
+RUNS = ("whole", *MOMENTS)
+
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # most of it is the start of Python's heavy libraries, which a busy machine drags out
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks, which this system cannot")
 def test_a_killed_run_is_resumed_bit_by_bit(tiny_prior: Path, tmp_path: Path) -> None:
     # One thread: a forked child cannot use the threads of its parent.
@@ -25,19 +29,15 @@ def test_a_killed_run_is_resumed_bit_by_bit(tiny_prior: Path, tmp_path: Path) ->
         cwd=PROGRAM.parents[2],
         capture_output=True,
         text=True,
-        timeout=280,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    codes = {
-        words[0]: words[1:] for words in map(str.split, done.stdout.splitlines()) if words[0] in PROGRAM.read_text()
-    }
-    assert codes["whole"] == ["0"], done.stdout + done.stderr
-    moments = ["while_writing_a_checkpoint", "between_optimiser_and_density_control", "while_exporting", "at_random"]
-    for moment in moments:
-        killed, resumed = codes[moment]
-        assert (int(killed), int(resumed)) in ((-signal.SIGKILL, 0), (0, 2)) and (
-            moment == "at_random" or int(killed) == -signal.SIGKILL
-        ), done.stdout + done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.split()[:1] and line.split()[0] in RUNS]
+    codes = {name: [int(code) for code in rest] for name, *rest in rows}
+    assert codes["whole"] == [0], done.stdout + done.stderr
+    for moment in MOMENTS:
+        ended_before_it_was_killed = moment == "at_random" and codes[moment][0] == 0
+        expected = [0, 2] if ended_before_it_was_killed else [-signal.SIGKILL, 0]  # 2: nothing to resume
+        assert codes[moment] == expected, done.stdout + done.stderr
         for name in REPEATS:
             whole, again = ((tmp_path / run / name).read_bytes() for run in ("whole", moment))
             assert whole == again, f"{name} differs after a kill {moment}"

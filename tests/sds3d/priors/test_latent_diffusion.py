@@ -200,3 +200,19 @@ def test_a_missing_tensor_is_an_error_not_a_random_number(
     folder = broken_copy(f"{part}/{stem}.safetensors", save(kept, {"format": "pt"}))
     with pytest.raises(AssetError, match=f"The {part} of the prior .* cannot be loaded"):
         LatentDiffusionPrior.from_folder(folder)
+
+
+def test_loading_is_silent_and_leaves_the_libraries_as_they_were(
+    tiny_folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    before = [(m.get_verbosity(), m.is_progress_bar_enabled()) for m in (diffusers_logging, transformers_logging)]
+    capfd.readouterr()
+    LatentDiffusionPrior.from_folder(tiny_folder)
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
+    assert [
+        (m.get_verbosity(), m.is_progress_bar_enabled()) for m in (diffusers_logging, transformers_logging)
+    ] == before
