@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
@@ -18,9 +19,6 @@ from sds3d.config.explain import keys_of
 from sds3d.config.load import capped, is_override
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.priors.folder import PriorFolder, check_folder
-
-if TYPE_CHECKING:
-    from systems.text_to_3d import Outcome
 
 PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
@@ -78,18 +76,14 @@ def generate(
     resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
     folder = _check(resolved)
     run = runs.plan(out, resolved.prompt.text, resolved.seed)
+    from systems.text_to_3d import generate as start
+
     warning = report.unknown_words(resolved.prompt.text, folder)
     if warning:
         typer.echo(warning, err=True)
     run.create(resolved, report.record(resolved, folder, [PROGRAM, *sys.argv[1:]], max_steps))
     typer.echo(report.first_line(resolved, run.path))
-
-    def work() -> Outcome:
-        from systems.text_to_3d import generate as start
-
-        return start(resolved, run, max_steps=max_steps, console=console)
-
-    return _carry_out(run, work)
+    return _carry_out(run, lambda: start(resolved, run, max_steps=max_steps, console=console))
 
 
 @app.command()
@@ -103,14 +97,10 @@ def resume(run: RunArgument) -> int:
         )
     recipe = opened.read_recipe()
     _check(recipe)
+    from systems.text_to_3d import resume as start
+
     typer.echo(report.first_line(recipe, opened.path))
-
-    def work() -> Outcome:
-        from systems.text_to_3d import resume as start
-
-        return start(opened, console=console)
-
-    return _carry_out(opened, work)
+    return _carry_out(opened, lambda: start(opened, console=console))
 
 
 @app.command()
@@ -205,8 +195,8 @@ def train(
     """Train the bundled prior and its judge from scratch; hours on a CPU, resumes where it was stopped."""
     from sds3d.toybox import training
 
-    length = {} if steps is None else {"diffusion_steps": steps}
-    training.train(out, work, training.PriorConfig(seed=seed, **length))
+    config = training.PriorConfig(seed=seed)
+    training.train(out, work, config if steps is None else replace(config, diffusion_steps=steps))
     typer.echo(f"Wrote {out}")
 
 
@@ -254,7 +244,7 @@ def _prior_folder(path: Path | None) -> Path:
     return load_recipe().prior.folder if path is None else path
 
 
-def _carry_out(run: runs.RunFolder, work: Callable[[], Outcome]) -> int:
+def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
     """Run `work` and say what was written and how to go on; return the exit code."""
     files = runs.attempt(run, work)
     if files is None:

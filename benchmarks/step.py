@@ -1,9 +1,9 @@
 """Where the time of a training step goes: python benchmarks/step.py [--steps N] [--json FILE] [KEY=VALUE ...].
 
-Trains the quickstart recipe with the system, trainer and optimiser of `launch.py generate` for a few steps; stopwatches hang
-on the objects and on Lightning's hooks, so that no second copy of the step can drift away from the real one. Medians over the
-steps after the warm-up, wall clock beside processor time, which a busy machine disturbs less. "backward" is that of renderer
-and encoder together; the prior has none.
+Trains the quickstart recipe with the system, trainer and optimiser of `launch.py generate` for a few steps. Stopwatches
+hang on the objects and on Lightning's hooks, so that no second copy of the step can drift away from the real one. The
+table shows medians over the steps after the warm-up, wall clock beside processor time, which a busy machine disturbs
+less. "backward" is that of renderer and encoder together; the prior has none.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as launch.py does
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import torch  # noqa: E402
-from lightning.pytorch import Callback  # noqa: E402
+import torch
+from lightning.pytorch import Callback
 
-from sds3d.config import Recipe, load_recipe  # noqa: E402
-from sds3d.hardware import processor, threads  # noqa: E402
+from sds3d.config import Recipe, load_recipe
+from sds3d.hardware import processor, threads
 
 PARTS = ("render", "encoder", "prior", "backward", "optimiser + density", "rest")
 Times = dict[str, tuple[float, float]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -42,13 +43,15 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> Cameras:
         """Return the same cameras on `device`."""
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Cameras(**{k: v.to(device) if isinstance(v, Tensor) else v for k, v in moved.items()})
+        return self._each(lambda tensor: tensor.to(device))
 
     def __getitem__(self, index: slice | Tensor) -> Cameras:
         """Return a sub-batch; `index` is a slice or an index tensor (not an integer)."""
-        picked = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Cameras(**{k: v[index] if isinstance(v, Tensor) else v for k, v in picked.items()})
+        return self._each(lambda tensor: tensor[index])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Cameras:
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)})
 
 
 def look_at_origin(position: Tensor) -> Tensor:

@@ -41,9 +41,9 @@ def training_metrics(system: DistillationSystem) -> dict[str, Any]:
 def verdict(renderer: Renderer, prompt: str) -> dict[str, Any]:
     """Return what the judge and the silhouette test say about the asset, as plain data.
 
-    Over `VIEWS` turntable views (64 px, elevation 20): noun_accuracy, color_accuracy, the share recognised as the prompt's
-    words; azimuth_within_45, the share whose azimuth is told within 45 degrees, None for nouns that look alike all round;
-    silhouette_rank, the place of the noun among all nouns by outline (1 is best), and silhouette_iou, how well it fits.
+    Over `VIEWS` turntable views (64 px, elevation 20): noun_accuracy and color_accuracy, the share recognised as the
+    prompt's words; azimuth_within_45, the share whose azimuth is told within 45 degrees, None for nouns that look alike
+    all round; silhouette_rank, the place of the noun among all nouns by outline (1 is best), and silhouette_iou.
     "skipped" says why something is missing.
     Limits: the judge must choose among its words and is easily pleased; that is why the outline stands beside it.
     """

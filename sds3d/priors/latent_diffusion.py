@@ -181,7 +181,8 @@ def _check_supported(folder: PriorFolder) -> None:
 
     if unet.get("_class_name") != "UNet2DConditionModel":
         raise refuse(f"a network of class {unet.get('_class_name')}", "a UNet2DConditionModel")
-    if unet.get("addition_embed_type") is not None:
+    # "text" pools the very sequence that cross-attention reads (DeepFloyd IF); SDXL's "text_time" wants more inputs.
+    if unet.get("addition_embed_type") not in (None, "text"):
         raise refuse(f"a UNet with addition_embed_type '{unet['addition_embed_type']}' (SDXL)", "one text encoder")
     if unet.get("class_embed_type") not in (None, "projection"):
         raise refuse(f"a UNet with class_embed_type '{unet['class_embed_type']}'", "none or 'projection'")

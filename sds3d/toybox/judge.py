@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError
 from sds3d.toybox.autoencoder import composite
 from sds3d.toybox.loop import Loop, LoopConfig
@@ -25,7 +26,7 @@ WIDTHS = (32, 64, 96, 128)
 
 def default_judge() -> Path:
     """Return the folder of the judge that ships with the project."""
-    return Path(__file__).resolve().parents[2] / "assets" / "judge"
+    return shipped("assets", "judge")
 
 
 class Judge(nn.Module):

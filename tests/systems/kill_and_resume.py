@@ -32,6 +32,7 @@ KEYS = (
     "export.size=16",
 )
 
+PROMPT = "a lighthouse"  # no word of the toybox, so that no time goes into judging it
 SLOW_IMPORTS = (
     "launch",
     "systems.session",
@@ -117,7 +118,7 @@ def main(prior: str, folder: Path) -> None:
 
     def generate(name: str, prepare: Callable[[], None] | None = None) -> int:
         options = [f"prior.path={prior}", *KEYS, "--tiny", "--seed", "4", "--out", str(folder / name)]
-        return call(["generate", "a red mug", *options], prepare)
+        return call(["generate", PROMPT, *options], prepare)
 
     print("whole", generate("whole"), flush=True)
     for moment in MOMENTS:

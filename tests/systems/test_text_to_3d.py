@@ -111,6 +111,24 @@ def test_a_run_can_stop_at_every_step(
     assert files_of(broken) == files_of(whole)
 
 
+def test_a_second_ctrl_c_ends_at_once(
+    make_recipe: Make, make_run: Make, quiet: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    whole, broken = make_run(recipe, "whole"), make_run(recipe, "broken")
+    generate(recipe, whole, console=quiet)
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 3)
+        interrupt_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            generate(recipe, broken, console=quiet)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert read_checkpoint(broken.last_checkpoint)["step"] == 0  # step 3 was broken off, nothing was saved after it
+    resume(broken, console=quiet)
+    assert files_of(broken) == files_of(whole)
+
+
 def test_a_finished_run_and_one_without_checkpoint_can_be_resumed(
     make_recipe: Make, make_run: Make, quiet: Console
 ) -> None:
@@ -221,3 +239,41 @@ def test_nothing_is_printed_or_left_behind_by_libraries(
     names = {file.name for file in run.path.iterdir()}
     assert names == {"recipe.yaml", "run.json", "metrics.json", "checkpoints", "previews", "export"}
     assert [file.name for file in run.checkpoints.iterdir()] == ["last.ckpt"]
+
+
+def test_all_formats_are_written_from_the_checkpoint(make_recipe: Make, make_run: Make, quiet: Console) -> None:
+    """`export` needs the run folder only; what it writes is what `generate` would have written."""
+    import av
+    import trimesh
+    from PIL import Image
+
+    recipe = make_recipe("renderer.init_opacity=0.8")
+    run = make_run(recipe)
+    generate(recipe, run, console=quiet)
+    first = (run.export / "splats.ply").read_bytes()
+    (run.export / "splats.ply").unlink()
+    files = export(run, ("png", "glb", "ply", "mp4"))
+    assert [file.name for file in files] == ["contact.png", "mesh.glb", "splats.ply", "turntable.mp4"]
+    assert (run.export / "splats.ply").read_bytes() == first
+    mesh = trimesh.load(run.export / "mesh.glb", force="mesh")
+    assert len(mesh.faces) > 0 and mesh.visual.vertex_attributes["color"].shape[0] == len(mesh.vertices)
+    with av.open(str(run.export / "turntable.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == recipe.export.turntable_views and frames[0].shape == (24, 24, 3)
+    width, height = Image.open(run.export / "contact.png").size
+    assert width > 4 * 24 and height > 2 * 24
+
+
+def test_render_draws_the_views_that_were_asked_for(make_recipe: Make, make_run: Make, quiet: Console) -> None:
+    import av
+    from PIL import Image
+
+    recipe = make_recipe("renderer.init_opacity=0.8")
+    run = make_run(recipe)
+    generate(recipe, run, console=quiet)
+    movie, picture = render(run, views=5, size=32, elevation_deg=-30.0)
+    with av.open(str(movie)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+    assert Image.open(picture).size == (32, 32)
+    assert [file.suffix for file in render(run, views=1, size=20)] == [".png"]
+    assert np.asarray(Image.open(picture)).std() > 1  # there is something to see

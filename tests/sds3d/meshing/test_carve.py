@@ -38,10 +38,10 @@ def test_there_are_thirteen_lines_and_no_line_twice() -> None:
     assert len(LINES) == 13 and len(both_ways) == 26 and (0, 0, 0) not in both_ways
 
 
-def test_an_opaque_ball_is_hidden_to_within_a_cell() -> None:
+def test_an_opaque_ball_is_hidden_to_within_half_a_cell() -> None:
     extinction, cell = ball(0.6)
     inside = carve.hidden(extinction, cell) >= 1.0
-    assert inside.sum() * cell**3 == pytest.approx(4.0 / 3.0 * np.pi * 0.6**3, rel=0.1)
+    assert inside.sum() * cell**3 == pytest.approx(4.0 / 3.0 * np.pi * 0.6**3, rel=0.17)  # half a cell
 
 
 def test_a_hollow_shell_is_filled_and_haze_is_cut() -> None:
@@ -50,7 +50,7 @@ def test_a_hollow_shell_is_filled_and_haze_is_cut() -> None:
     haze = np.full_like(solid, 0.1)  # optical depth 0.2 across the box: nobody sees it
     inside = carve.hidden(solid - core + haze, cell) >= 1.0
     assert inside[16, 16, 16]
-    assert inside.sum() * cell**3 == pytest.approx(4.0 / 3.0 * np.pi * 0.6**3, rel=0.1)
+    assert inside.sum() * cell**3 == pytest.approx(4.0 / 3.0 * np.pi * 0.6**3, rel=0.17)  # half a cell
 
 
 def test_a_cup_keeps_its_opening() -> None:
@@ -103,7 +103,9 @@ def test_deposit_follows_rotation_and_mixes_colours_by_extinction() -> None:
     ]
     assert along[1] > 5.0 * max(along[0], along[2])
     seen = extinction > 0.1
-    np.testing.assert_allclose(colors[:, seen] / extinction[seen], np.repeat([[0.9], [0.5], [0.1]], seen.sum(), 1), atol=1e-4)
+    np.testing.assert_allclose(
+        colors[:, seen] / extinction[seen], np.repeat([[0.9], [0.5], [0.1]], seen.sum(), 1), atol=1e-4
+    )
 
 
 def test_visible_drops_faint_infinite_and_endless_gaussians() -> None:

@@ -67,7 +67,13 @@ def test_only_the_skin_gives_its_colour() -> None:
     rng = np.random.default_rng(1)
     core = rng.normal(size=(400, 3))
     core *= 0.3 / np.linalg.norm(core, axis=1, keepdims=True)
-    green = Splats(core, np.tile([1.0, 0, 0, 0], (400, 1)), np.full((400, 3), -3.0), np.full(400, 3.0), np.tile([-2, 2, -2], (400, 1)))
+    green = Splats(
+        core,
+        np.tile([1.0, 0, 0, 0], (400, 1)),
+        np.full((400, 3), -3.0),
+        np.full(400, 3.0),
+        np.tile([-2, 2, -2], (400, 1)),
+    )
     names = ("means", "quats", "log_scales", "opacity_logits", "sh0")
     both = Splats(*(np.concatenate([getattr(skin, n), getattr(green, n)]) for n in names))
     mesh = mesh_from_splats(both, resolution=40)
@@ -82,7 +88,9 @@ def test_floaters_and_haze_leave_no_trace() -> None:
     logits = np.concatenate([np.full(count // 2, 3.0), np.full(count // 2, -4.5)])
     log_scales = np.concatenate([np.full((count // 2, 3), -3.5), np.full((count // 2, 3), -0.7)])
     far = np.linalg.norm(means[:, :], axis=1) > 1.2
-    dirt = Splats(means, rng.normal(size=(count, 4)), log_scales, logits, np.zeros((count, 3))).where(far | (logits < 0))
+    dirt = Splats(means, rng.normal(size=(count, 4)), log_scales, logits, np.zeros((count, 3))).where(
+        far | (logits < 0)
+    )
     names = ("means", "quats", "log_scales", "opacity_logits", "sh0")
     both = Splats(*(np.concatenate([getattr(splats, n), getattr(dirt, n)]) for n in names))
     mesh = mesh_from_splats(both, resolution=40)
@@ -112,7 +120,9 @@ def test_turning_the_splats_by_a_right_angle_turns_the_mesh() -> None:
     before, after = mesh_from_splats(splats, 32), mesh_from_splats(turned, 32)
     np.testing.assert_allclose(after.vertices.max(axis=0)[1], before.vertices.max(axis=0)[0], atol=0.03)
     np.testing.assert_allclose(
-        surface.signed_volume(after.vertices, after.faces), surface.signed_volume(before.vertices, before.faces), rtol=0.03
+        surface.signed_volume(after.vertices, after.faces),
+        surface.signed_volume(before.vertices, before.faces),
+        rtol=0.03,
     )
 
 

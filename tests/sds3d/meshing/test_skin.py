@@ -52,7 +52,9 @@ def test_wide_silhouettes_lay_the_surface_further_out_than_narrow_ones() -> None
     cameras = turntable(3, 40)
     chosen, sizes = [], []
     for radius in (0.55, 0.35):
-        chosen.append(skin.choose_skin(extinction, grid, carve.OPAQUE, skin.Silhouettes(disc(cameras, radius), cameras)))
+        chosen.append(
+            skin.choose_skin(extinction, grid, carve.OPAQUE, skin.Silhouettes(disc(cameras, radius), cameras))
+        )
         sizes.append((carve.hidden(extinction, grid.cell, chosen[-1]) >= 1.0).sum())
     assert chosen[0] < chosen[1] and sizes[0] > sizes[1]
 

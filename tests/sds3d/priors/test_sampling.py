@@ -26,8 +26,11 @@ def test_follows_the_probability_flow() -> None:
     alpha, sigma = prior.alpha_sigma(torch.tensor([999]))
     mean = torch.linspace(-1, 1, 48).reshape(3, 4, 4)
     expected = mean + 0.3 * (noise - alpha * mean) / (alpha**2 * 0.09 + sigma**2).sqrt()
-    sampled = sample_latents(prior, noise, "y", turntable(2, 4), scale=1.0, steps=400)
-    torch.testing.assert_close(sampled, expected, atol=0.02, rtol=0)
+    errors = [
+        float((sample_latents(prior, noise, "y", turntable(2, 4), scale=1.0, steps=steps) - expected).abs().max())
+        for steps in (30, 120, 480)
+    ]
+    assert errors[2] < 0.03 and errors[0] > 2.5 * errors[1] > 6 * errors[2], errors  # first order in the step
 
 
 def test_guidance_moves_along_prompt_minus_empty() -> None:
