@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sds3d.conventions import WORLD_TO_GLTF
-from sds3d.errors import AssetError, nearest
+from sds3d.errors import AssetError
 from sds3d.export.atomic import write_bytes
 from sds3d.meshing.mesh import Mesh
 
@@ -31,7 +31,7 @@ def write_mesh(path: Path | str, mesh: Mesh) -> Path:
     if encode is None:
         raise AssetError(
             f"'{target.name}' names no mesh format that can be written: the suffix is '{target.suffix}'. Give "
-            f"{nearest(target.suffix, _ENCODERS)}.",
+            f"{', '.join(_ENCODERS)}.",
             target,
         )
     if len(mesh.faces) == 0 or not (np.isfinite(mesh.vertices).all() and np.isfinite(mesh.colors).all()):
@@ -55,13 +55,15 @@ def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float32]:
     return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
 
 
-def encode_glb(mesh: Mesh) -> bytes:
-    """Return a binary glTF 2.0 file: one mesh, positions, normals, vertex colours, a rough non-metal material.
+def encode_glb(mesh: Mesh, with_material: bool = False) -> bytes:
+    """Return a binary glTF 2.0 file: one mesh with positions, normals and vertex colours.
 
     Axes: turned to glTF's, +Y up with the front to +Z. Colours: the specification says COLOR_0 is linear light, so the
     sRGB of `mesh` is decoded and stored as float32 (8 bits of linear light would band in the shadows). Blender,
     three.js and other conforming viewers show the colours of the renders; readers that take the numbers as they are
     (trimesh, Open3D) show them darker, and `linear -> sRGB` undoes it.
+    with_material adds a rough, non-metal material: better in Blender and in viewers without surroundings to reflect, but
+    trimesh (5.2) then hides the vertex colours behind the material's white, so it is off.
     Every attribute has a buffer view of its own, because some readers ignore the byte offset of accessors.
     """
     vertices = to_gltf_axes(mesh.vertices)
@@ -79,17 +81,20 @@ def encode_glb(mesh: Mesh) -> bytes:
         accessors.append({"bufferView": index, "componentType": component, "count": len(array), "type": kind})
         binary += data
     accessors[0] |= {"min": vertices.min(axis=0).tolist(), "max": vertices.max(axis=0).tolist()}
-    tree = {
+    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "mode": 4}
+    tree: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "sds3d"},
         "scene": 0,
         "scenes": [{"nodes": [0]}],
         "nodes": [{"mesh": 0, "name": "object"}],
-        "meshes": [{"primitives": [_PRIMITIVE]}],
-        "materials": [_MATERIAL],
+        "meshes": [{"primitives": [primitive]}],
         "buffers": [{"byteLength": len(binary)}],
         "bufferViews": views,
         "accessors": accessors,
     }
+    if with_material:
+        primitive["material"] = 0
+        tree["materials"] = [_MATERIAL]
     text = json.dumps(tree, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(binary)  # every array is of 4-byte numbers, so `binary` needs no padding
@@ -131,7 +136,6 @@ def encode_stl(mesh: Mesh) -> bytes:
 
 
 _MATERIAL = {"name": "vertex colours", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}}
-_PRIMITIVE = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "material": 0, "mode": 4}
 _ENCODERS: dict[str, Callable[[Mesh], bytes]] = {
     ".glb": encode_glb,
     ".obj": encode_obj,

@@ -111,7 +111,7 @@ def write_ply(path: Path | str, splats: Splats) -> Path:
     identity = np.array([1.0, 0.0, 0.0, 0.0], np.float32)
     quats = np.where(length > 0.0, splats.quats / np.maximum(length, 1e-12), identity)
     rest = splats.shN if splats.shN is not None else np.zeros((len(splats), 0, 3), np.float32)
-    rest = rest.transpose(0, 2, 1).reshape(len(splats), -1)  # [N, K, 3] -> [N, 3 K], channel by channel
+    rest = rest.transpose(0, 2, 1).reshape(len(splats), 3 * rest.shape[1])  # [N, K, 3] -> [N, 3 K], channel by channel
     columns = [splats.means, np.zeros_like(splats.means), splats.sh0, rest]
     columns += [splats.opacity_logits[:, None], splats.log_scales, quats]
     table = np.concatenate(columns, axis=1).astype("<f4")
@@ -158,7 +158,7 @@ def read_ply(path: Path | str) -> Splats:
     def columns(*names: str) -> Array:
         return np.stack([table[name] for name in names], axis=1).astype(np.float32)
 
-    rest = columns(*rest_names).reshape(count, 3, -1).transpose(0, 2, 1) if rest_names else None
+    rest = columns(*rest_names).reshape(count, 3, len(rest_names) // 3).transpose(0, 2, 1) if rest_names else None
     return Splats(
         means=columns("x", "y", "z"),
         quats=columns("rot_0", "rot_1", "rot_2", "rot_3"),

@@ -39,7 +39,9 @@ def write_turntable(path: Path | str, frames: ArrayLike, fps: int = 24, upscale:
     suffix = target.suffix.lower()
     if suffix not in (".mp4", ".gif"):
         raise AssetError(
-            f"'{target.name}' names no video format that can be written. Give a name in '.mp4' or '.gif'.", target
+            f"'{target.name}' names no video format that can be written: its suffix is '{suffix}'. "
+            "Give '.mp4' or '.gif'.",
+            target,
         )
     pictures = enlarge(to_bytes(frames, "frames"), upscale)
     with atomic_path(target) as temporary:

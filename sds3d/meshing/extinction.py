@@ -22,6 +22,8 @@ MARGIN = 3
 """Empty cells around an object's box, so that surfaces close before the border."""
 _LOW_PASS = 0.4
 """Standard deviation in cells added to each Gaussian so that thin ones do not fall between the nodes."""
+_WIDE = 4.0
+"""Gaussians whose shortest axis is more cells than this are drawn on a coarser grid."""
 _PATH = 2.26
 """Effective path through a Gaussian in standard deviations: makes the integral of -log(1 - a g) along a ray equal to
 -log(1 - a), which is what a splat renderer composites. Exact for a = 0.5; for a -> 0 and a = 0.99 it is 10 % too
@@ -68,7 +70,7 @@ def visible(splats: Splats) -> Splats:
 
 
 def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array]:
-    """Return extinction [X, Y, Z] (per world unit) and extinction-weighted sRGB [3, X, Y, Z], or [0, X, Y, Z] without.
+    """Return extinction [X, Y, Z] (per world unit) and sRGB weighted by it [3, X, Y, Z], or [0, X, Y, Z] without.
 
     A Gaussian of opacity a and fall-off g(x) adds -log(1 - a g(x)) / (path length), so that the optical depth across it
     is the one the splat renderer gives it. There the depth does not depend on the direction of view, in a volume it
@@ -76,32 +78,61 @@ def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array
     Limits: so discs are too faint face on and too dense edge on, needles too dense lengthwise; round Gaussians are right
     from everywhere.
     """
-    extinction = np.zeros(grid.shape, np.float32)
-    colors = np.zeros((3 if with_colors else 0, *grid.shape), np.float32)
+    # Gaussians much wider than a cell are smooth on the scale of two cells: an eighth of the nodes will do for them.
+    wide = np.exp(splats.log_scales.min(axis=1)) > _WIDE * grid.cell
+    if wide.any():
+        extinction, colors = deposit(splats.where(wide), _halved(grid), with_colors)
+        extinction = _doubled(extinction, grid.shape)
+        planes = [_doubled(plane, grid.shape) for plane in colors]
+        colors = np.stack(planes) if planes else np.zeros((0, *grid.shape), np.float32)
+    else:
+        extinction = np.zeros(grid.shape, np.float32)
+        colors = np.zeros((3 if with_colors else 0, *grid.shape), np.float32)
+    _add(splats.where(~wide), grid, extinction, colors)
+    return extinction, colors
+
+
+def _halved(grid: Grid) -> Grid:
+    """Return a grid of twice the cell that covers `grid`; every second node is shared."""
+    x, y, z = (count // 2 + 1 for count in grid.shape)
+    return Grid(grid.origin, 2.0 * grid.cell, (x, y, z))
+
+
+def _doubled(values: Array, shape: tuple[int, int, int]) -> Array:
+    """Interpolate from the nodes of `_halved(grid)` to those of a grid of `shape`, linearly."""
+    for axis, count in enumerate(shape):
+        rows = np.moveaxis(values, axis, 0)
+        fine = np.empty((2 * len(rows) - 1, *rows.shape[1:]), np.float32)
+        fine[::2] = rows
+        fine[1::2] = 0.5 * (rows[:-1] + rows[1:])
+        values = np.moveaxis(fine[:count], 0, axis)
+    return np.ascontiguousarray(values)
+
+
+def _add(splats: Splats, grid: Grid, extinction: Array, colors: Array) -> None:
+    """Add each Gaussian to the nodes of its own box."""
     scales = np.sqrt(np.exp(2.0 * splats.log_scales.astype(np.float64)) + (_LOW_PASS * grid.cell) ** 2)
     rotations = splats.rotations.astype(np.float64)
     precision = np.einsum("nij,nj,nkj->nik", rotations, scales**-2, rotations)
     extent = np.sqrt(np.einsum("nij,nj->ni", rotations**2, scales**2))
     alpha = np.minimum(splats.opacities.astype(np.float64), MAX_ALPHA)
     reach = extent * np.sqrt(2.0 * np.log(np.maximum(alpha / MIN_ALPHA, 1.0)))[:, None]
-    low = np.ceil(grid.to_index(splats.means - reach)).astype(int).clip(0, grid.shape)
-    high = (np.floor(grid.to_index(splats.means + reach)).astype(int) + 1).clip(0, grid.shape)
-    rgb = splats.rgb
+    low = np.ceil(grid.to_index(splats.means - reach)).clip(0, grid.shape).astype(int)
+    high = (np.floor(grid.to_index(splats.means + reach)) + 1).clip(0, grid.shape).astype(int)
     lines = np.array(LINES) / np.linalg.norm(LINES, axis=1, keepdims=True)
     path = np.exp(-0.5 * np.log(np.einsum("li,nij,lj->nl", lines, precision, lines)).mean(axis=1))
-    strength = 1.0 / (_PATH * path)
+    strength = (1.0 / (_PATH * path)).astype(np.float32)
+    rgb = splats.rgb
     for n in np.flatnonzero((high > low).all(axis=1)):
         box = tuple(slice(low[n, axis], high[n, axis]) for axis in range(3))
         offsets = [
-            (grid.origin[axis] + np.arange(low[n, axis], high[n, axis]) * grid.cell - splats.means[n, axis])
+            grid.origin[axis] + np.arange(low[n, axis], high[n, axis]) * grid.cell - splats.means[n, axis]
             for axis in range(3)
         ]
-        depth = _optical_depth(offsets, precision[n], alpha[n])
-        depth *= np.float32(strength[n])
+        depth = strength[n] * _optical_depth(offsets, precision[n], alpha[n])
         extinction[box] += depth
         for channel, plane in enumerate(colors):
             plane[box] += depth * rgb[n, channel]
-    return extinction, colors
 
 
 def _optical_depth(offsets: list[NDArray[np.float64]], precision: NDArray[np.float64], alpha: float) -> Array:

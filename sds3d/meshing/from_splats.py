@@ -12,7 +12,7 @@ from sds3d.meshing.mesh import Mesh
 from sds3d.meshing.skin import Silhouettes, choose_skin
 
 _COARSE = 64
-"""Cells of the grids on which the object is found and the skin chosen; the last grid is the fine one."""
+"""Most cells of the grids on which the object is found and the skin chosen; the last grid is the fine one."""
 
 
 def mesh_from_splats(
@@ -33,7 +33,7 @@ def mesh_from_splats(
         resolution: cells along the longest side of the object, 16 to 512; time and memory grow with its cube.
         target_faces: about the largest number of triangles, at least 100.
         silhouettes: alpha images of the splats; if given, the surface is laid in their soft rim where the outlines
-            agree best with alpha 0.5; otherwise with that of the volume seen along the three axes. Give some if you can.
+            agree best with alpha 0.5; otherwise with that of the volume seen along the three axes. Better with.
         smoothing: rounds of Taubin smoothing, 0 for none.
 
     Raises: AssetError if no Gaussian is visible; ConfigError, ShapeError for wrong arguments.
@@ -42,7 +42,7 @@ def mesh_from_splats(
     """
     _check(resolution, target_faces, smoothing)
     drawn = _drawn(splats)
-    coarse = _find_object(drawn)
+    coarse = _find_object(drawn, min(_COARSE, resolution))
     extinction, _ = deposit(drawn, coarse, with_colors=False)
     skin = choose_skin(extinction, coarse, _opaque(extinction, coarse), silhouettes)
     low, high = coarse.bounds
@@ -56,15 +56,15 @@ def mesh_from_splats(
     return Mesh(bare.vertices, bare.faces, surface.surface_colors(bare, extinction, colors, grid))
 
 
-def _find_object(drawn: Splats) -> Grid:
-    """Return a coarse grid around what is inside, found by zooming in with coarse grids.
+def _find_object(drawn: Splats, resolution: int) -> Grid:
+    """Return a grid of `resolution` around what is inside, found by zooming in with coarse grids.
 
     Haze and far floaters may fill a box many times the object's; each zoom leaves them out.
     """
     spread = 2.0 * np.exp(drawn.log_scales.max(axis=1, keepdims=True))
     low, high = (drawn.means - spread).min(axis=0), (drawn.means + spread).max(axis=0)
     for _ in range(4):
-        grid = make_grid(low, high, _COARSE)
+        grid = make_grid(low, high, resolution)
         extinction, _ = deposit(drawn, grid, with_colors=False)
         field, _ = carve.clean(carve.hidden(extinction, grid.cell, opaque=_opaque(extinction, grid)))
         inside = carve.cells_inside(field)
@@ -74,7 +74,7 @@ def _find_object(drawn: Splats) -> Grid:
         low, high = grid.to_world(inside.min(axis=0) - 1), grid.to_world(inside.max(axis=0) + 1)
         if (high - low).max() > 0.7 * size:
             break
-    return make_grid(low, high, _COARSE)
+    return make_grid(low, high, resolution)
 
 
 def _opaque(extinction: Array, grid: Grid) -> float:
@@ -87,8 +87,8 @@ def _drawn(splats: Splats) -> Splats:
     if len(drawn) == 0:
         largest = f"{float(np.nanmax(splats.opacities)):.2g}" if len(splats) else "none"
         raise AssetError(
-            f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At least "
-            "one finite Gaussian with opacity above 1/255 is needed: train longer, or export an earlier checkpoint."
+            f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At "
+            "least one finite Gaussian with opacity above 1/255 is needed: train longer, or export an earlier checkpoint."
         )
     return drawn
 

@@ -128,25 +128,3 @@ def train_diffusion(
 
     loop.run(loss_of, lambda twin: condition_losses(twin.to(torch.bfloat16), validation))
     return loop.averaged()
-
-
-@torch.no_grad()
-def sample(
-    networks: nn.ModuleDict, tokenizer: Any, texts: list[str], cameras: Tensor, seed: int, steps: int = 25, scale: float = 4.0
-) -> Tensor:
-    """Return latents [B, C, h, w] by deterministic DDIM with classifier-free guidance; `cameras` [B, D] features."""
-    from diffusers import DDIMScheduler
-
-    scheduler = DDIMScheduler.from_config(make_scheduler().config)
-    scheduler.set_timesteps(steps)
-    ids = tokenizer([*texts, *[""] * len(texts)], padding="max_length", truncation=True, return_tensors="pt").input_ids
-    config = networks["unet"].config
-    shape = (len(texts), config.in_channels, config.sample_size, config.sample_size)
-    latents = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    dtype = next(networks["unet"].parameters()).dtype
-    hidden, both_cameras = networks["text"](ids).last_hidden_state, cameras.repeat(2, 1).to(dtype)
-    for timestep in scheduler.timesteps:
-        doubled = latents.repeat(2, 1, 1, 1).to(dtype)
-        text, empty = networks["unet"](doubled, timestep, hidden, class_labels=both_cameras).sample.float().chunk(2)
-        latents = scheduler.step(empty + scale * (text - empty), timestep, latents).prev_sample
-    return latents

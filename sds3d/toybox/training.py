@@ -23,15 +23,20 @@ Rendered = tuple[NDArray[np.uint8], NDArray[np.void]]
 
 @dataclass(frozen=True, kw_only=True)
 class PriorConfig:
-    """Everything `prior train` can turn: data, length of the three trainings, seed."""
+    """Everything `prior train` can turn: data, length of the three trainings, seed.
+
+    The prior never sees a held-out pair. The judge sees specimens of them (`judge_extra`): it must tell a white dog from a
+    white duck without leaning on the pairs it knows.
+    """
 
     train: SetConfig = SetConfig()
     validation: SetConfig = SetConfig(objects=480, views=4, seed=100)
     held_out: SetConfig = SetConfig(objects=480, views=4, seed=200, pairs="held-out")
-    autoencoder_steps: int = 3000
+    judge_extra: SetConfig = SetConfig(objects=1440, views=6, seed=400, pairs="held-out")
+    autoencoder_steps: int = 1100
     diffusion_steps: int = 24000
     diffusion_cooldown: float = 0.35
-    judge_steps: int = 3000
+    judge_steps: int = 2600
     seed: int = 0
 
     def autoencoder_loop(self) -> LoopConfig:
@@ -44,15 +49,24 @@ class PriorConfig:
         return LoopConfig(steps=self.judge_steps, learning_rate=2e-3, betas=(0.9, 0.98), cooldown=0.7, average_decay=0.99)
 
 
-def sets(config: PriorConfig, work: Path) -> dict[str, Rendered]:
-    """Return the rendered sets {"train", "validation", "held_out"}, rendering what is missing."""
+def sets(
+    config: PriorConfig, work: Path, names: tuple[str, ...] = ("train", "validation", "held_out", "judge_extra")
+) -> dict[str, Rendered]:
+    """Return the rendered sets by the names of their fields in `config`, rendering what is missing."""
     found = {}
-    for name in ("train", "validation", "held_out"):
+    for name in names:
         wanted: SetConfig = getattr(config, name)
         for _ in make_set(work / "data", wanted):
             pass
         found[name] = load_set(work / "data", wanted)
     return found
+
+
+def judge_data(rendered: dict[str, Rendered]) -> Rendered:
+    """Return the judge's images and records: every third image of the training set, and all of the extra pairs."""
+    images, records = rendered["train"]
+    extra_images, extra_records = rendered["judge_extra"]
+    return np.concatenate([images[::3], extra_images]), np.concatenate([records[::3], extra_records])
 
 
 def latents_of(autoencoder: Any, images: NDArray[np.uint8], name: str, variants: int, work: Path) -> NDArray[np.float16]:
@@ -98,7 +112,7 @@ def train(out: Path, work: Path, config: PriorConfig | None = None) -> None:
     corpus = corpora(config, work, rendered, autoencoder)
     networks = train_diffusion(corpus["train"], corpus["validation"], work, config.diffusion_loop(), config.seed)
     write_prior(out, autoencoder, networks, corpus["scale"], work)
-    judge = train_judge(*rendered["train"], work, config.judge_loop(), config.seed)
+    judge = train_judge(*judge_data(rendered), work, config.judge_loop(), config.seed)
     report = {name: evaluate_judge(judge, *rendered[name]) for name in ("validation", "held_out")}
     save_judge(judge, out.parent.parent / "judge", report)
 

@@ -21,6 +21,7 @@ from typing import Any
 KEYS = (
     "cameras.size=16",
     "renderer.count=50",
+    "renderer.backend=reference",  # compiled kernels would be loaded anew by every child
     "renderer.density.mode=grow",
     "renderer.density.grow_gradient=1e-6",
     "renderer.density.every=2",

@@ -36,7 +36,7 @@ def test_a_new_file_replaces_the_old_one_and_may_be_read_by_others(tmp_path: Pat
 
 def test_unwritable_places_are_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(AssetError, match=r"Cannot write .*file/a.bin'.*writable folder"):
+    with pytest.raises(AssetError, match=r"Cannot write .*file.a.bin'.*writable folder"):
         write_bytes(tmp_path / "file" / "a.bin", b"")
     with pytest.raises(AssetError, match="is a folder"):
         write_bytes(tmp_path, b"")

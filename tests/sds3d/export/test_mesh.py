@@ -90,7 +90,7 @@ def test_stl_keeps_the_shape_and_points_outwards(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match=r"the suffix is '.fbx'. Give '.glb', '.obj', '.ply' or '.stl'"):
+    with pytest.raises(AssetError, match=r"the suffix is '.fbx'. Give .glb, .obj, .ply, .stl"):
         write_mesh(tmp_path / "m.fbx", MESH)
     with pytest.raises(AssetError, match="has 0 triangles and 0 vertices that are not finite"):
         write_mesh(tmp_path / "m.glb", Mesh(CORNERS, FACES[:0], COLORS))

@@ -146,7 +146,7 @@ def test_damaged_and_foreign_files_are_refused_with_the_reason(tmp_path: Path) -
         (tmp_path / "bad.ply").write_bytes(data)
         with pytest.raises(AssetError, match=message):
             read_ply(tmp_path / "bad.ply")
-    with pytest.raises(AssetError, match="Cannot read .*: No such file"):
+    with pytest.raises(AssetError, match=r"Cannot read .*: No such file"):
         read_ply(tmp_path / "none.ply")
 
 
@@ -162,7 +162,7 @@ def test_shapes_are_checked() -> None:
     s = random_splats(5)
     with pytest.raises(ShapeError, match=r"Splats.quats has shape \[5, 3\], but \[5, 4\] \(N from means\) is needed"):
         Splats(s.means, s.quats[:, :3], s.log_scales, s.opacity_logits, s.sh0)
-    with pytest.raises(ShapeError, match="Splats.shN"):
+    with pytest.raises(ShapeError, match=r"Splats.shN"):
         Splats(s.means, s.quats, s.log_scales, s.opacity_logits, s.sh0, np.zeros((5, 4, 3)))
 
 

@@ -14,12 +14,12 @@ from sds3d.meshing.extinction import Array, Grid, make_grid
 CENTRE = np.array([0.1, 0.3, 0.2])
 
 
-def soft_ball(radius: float, width: float) -> tuple[Array, Grid]:
+def soft_ball(radius: float, width: float, strength: float = 30.0) -> tuple[Array, Grid]:
     """Extinction of a ball around CENTRE whose rim fades over `width`."""
     grid = make_grid(np.full(3, -1.0), np.full(3, 1.0), 40)
     nodes = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), axis=-1)
     distance = np.linalg.norm(grid.to_world(nodes) - CENTRE, axis=-1)
-    return (30.0 * np.clip((radius - distance) / width + 0.5, 0.0, 1.0)).astype(np.float32), grid
+    return (strength * np.clip((radius - distance) / width + 0.5, 0.0, 1.0)).astype(np.float32), grid
 
 
 def disc(cameras: Cameras, radius: float) -> np.ndarray:
@@ -48,10 +48,10 @@ def test_outlines_match_analytic_silhouettes_of_a_ball_off_centre() -> None:
 
 
 def test_wide_silhouettes_lay_the_surface_further_out_than_narrow_ones() -> None:
-    extinction, grid = soft_ball(0.5, 0.5)
+    extinction, grid = soft_ball(0.5, 0.8, strength=3.0)
     cameras = turntable(3, 40)
     chosen, sizes = [], []
-    for radius in (0.55, 0.35):
+    for radius in (0.75, 0.45):
         chosen.append(
             skin.choose_skin(extinction, grid, carve.OPAQUE, skin.Silhouettes(disc(cameras, radius), cameras))
         )
