@@ -82,9 +82,7 @@ def orbit(
     """
     azimuth, elevation = torch.deg2rad(azimuth_deg), torch.deg2rad(elevation_deg)
     horizontal = torch.cos(elevation)
-    unit = torch.stack(
-        [horizontal * torch.cos(azimuth), horizontal * torch.sin(azimuth), torch.sin(elevation)], dim=1
-    )
+    unit = torch.stack([horizontal * torch.cos(azimuth), horizontal * torch.sin(azimuth), torch.sin(elevation)], dim=1)
     focal = 0.5 * height / math.tan(0.5 * math.radians(fov_deg))
     row = [[focal, 0.0, 0.5 * width], [0.0, focal, 0.5 * height], [0.0, 0.0, 1.0]]
     intrinsics = torch.tensor(row, device=unit.device, dtype=unit.dtype).expand(len(unit), 3, 3)

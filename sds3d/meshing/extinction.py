@@ -75,7 +75,7 @@ def deposit(splats: Splats, grid: Grid, with_colors: bool) -> tuple[Array, Array
     A Gaussian of opacity a and fall-off g(x) adds -log(1 - a g(x)) / (path length), so that the optical depth across it
     is the one the splat renderer gives it. There the depth does not depend on the direction of view, in a volume it
     does: the geometric mean of the path lengths over `LINES` is the compromise.
-    Limits: so discs are too faint face on and too dense edge on, needles too dense lengthwise; round Gaussians are right
+    Limits: discs are too faint face on and too dense edge on, needles too dense lengthwise; round Gaussians are right
     from everywhere.
     """
     # Gaussians much wider than a cell are smooth on the scale of two cells: an eighth of the nodes will do for them.

@@ -88,7 +88,7 @@ def _drawn(splats: Splats) -> Splats:
         largest = f"{float(np.nanmax(splats.opacities)):.2g}" if len(splats) else "none"
         raise AssetError(
             f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At "
-            "least one finite Gaussian with opacity above 1/255 is needed: train longer, or export an earlier checkpoint."
+            "least one finite Gaussian with opacity above 1/255 is needed: train longer or take an earlier checkpoint."
         )
     return drawn
 

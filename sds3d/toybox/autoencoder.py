@@ -52,7 +52,9 @@ def autoencoder_loss(autoencoder: nn.Module, target: Tensor, noise: Tensor) -> T
     return difference.abs().mean() + 2 * difference.square().mean() + 0.5 * edges + 0.02 * regulariser
 
 
-def train_autoencoder(images: NDArray[np.uint8], folder: Path, config: LoopConfig, seed: int, batch: int = 64) -> nn.Module:
+def train_autoencoder(
+    images: NDArray[np.uint8], folder: Path, config: LoopConfig, seed: int, batch: int = 64
+) -> nn.Module:
     """Return the trained autoencoder (averaged weights); crops of 32 px at first, whole images in the last fifth."""
     torch.manual_seed(seed)
     network = make_autoencoder().to(memory_format=torch.channels_last)

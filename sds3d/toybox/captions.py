@@ -66,5 +66,7 @@ def caption(what: Description, azimuth_deg: float, elevation_deg: float, rng: np
 
 def vocabulary() -> list[str]:
     """Return every word a caption may hold, sorted: the words that become one token each."""
-    loose = " ".join((*PREFIXES, *SUFFIXES, *VIEWS, *NOUNS, *COLORS, "a an tall short striped on base of from left right"))
+    loose = " ".join(
+        (*PREFIXES, *SUFFIXES, *VIEWS, *NOUNS, *COLORS, "a an tall short striped on base of from left right")
+    )
     return sorted({*loose.split(), "overhead", "object", "toy", "no", "background", "blurry", "low"})

@@ -61,7 +61,9 @@ def _alpha_bar() -> Tensor:
     return make_scheduler().alphas_cumprod  # type: ignore[no-any-return]
 
 
-def velocity_error(networks: nn.ModuleDict, batch: tuple[Tensor, Tensor, Tensor], timestep: Tensor, noise: Tensor) -> Tensor:
+def velocity_error(
+    networks: nn.ModuleDict, batch: tuple[Tensor, Tensor, Tensor], timestep: Tensor, noise: Tensor
+) -> Tensor:
     """Return the squared v-prediction error of each sample [B]; the networks run in their own dtype, the rest in float32."""
     latents, tokens, cameras = batch
     alpha_bar = _alpha_bar()[timestep][:, None, None, None]
@@ -109,7 +111,14 @@ def make_networks(vocabulary_size: int, seed: int, **unet: Any) -> nn.ModuleDict
 
 
 def train_diffusion(
-    corpus: Corpus, validation: Corpus, folder: Path, config: LoopConfig, seed: int, batch: int = 48, workers: int = 2, **unet: Any
+    corpus: Corpus,
+    validation: Corpus,
+    folder: Path,
+    config: LoopConfig,
+    seed: int,
+    batch: int = 48,
+    workers: int = 2,
+    **unet: Any,
 ) -> nn.ModuleDict:
     """Return the trained {"unet", "text"} with averaged weights; resumes from `folder`."""
     networks = make_networks(len(corpus.tokenizer), seed, **unet)

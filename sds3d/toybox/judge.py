@@ -36,7 +36,7 @@ class Judge(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         previous = 3
-        for stage, width in enumerate(WIDTHS):
+        for width in WIDTHS:
             for k in range(2):
                 stride = 2 if k == 0 else 1
                 layers += [nn.Conv2d(previous, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
@@ -80,15 +80,15 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (batch, *shape)).astype(np.float32))
 
     scale, angle = uniform(0.85, 1.25), uniform(-0.08, 0.08)
-    theta = torch.stack(
-        [scale * angle.cos(), -scale * angle.sin(), uniform(-0.1, 0.1), scale * angle.sin(), scale * angle.cos(), uniform(-0.1, 0.1)],
-        dim=1,
-    ).view(batch, 2, 3)  # fmt: skip
+    c, s = scale * angle.cos(), scale * angle.sin()
+    theta = torch.stack([c, -s, uniform(-0.1, 0.1), s, c, uniform(-0.1, 0.1)], dim=1).view(batch, 2, 3)
     grid = nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     moved = nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     blurred = nn.functional.avg_pool2d(moved, 3, stride=1, padding=1, count_include_pad=False)
     moved = torch.lerp(moved, blurred, (uniform(-0.5, 1.0, 1, 1, 1)).clamp(min=0.0))
-    clouds = nn.functional.interpolate(uniform(-0.08, 0.08, 3, 4, 4), size=moved.shape[-2:], mode="bilinear", align_corners=False)
+    clouds = nn.functional.interpolate(
+        uniform(-0.08, 0.08, 3, 4, 4), size=moved.shape[-2:], mode="bilinear", align_corners=False
+    )
     noise = torch.from_numpy(rng.standard_normal(moved.shape).astype(np.float32)) * uniform(0.0, 0.05, 1, 1, 1)
     tint = uniform(-0.04, 0.04, 3, 1, 1) + uniform(-0.06, 0.06, 1, 1, 1)
     return (moved * uniform(0.88, 1.08, 1, 1, 1) + clouds + noise + tint).clamp(0.0, 1.0)
@@ -157,7 +157,9 @@ def load_judge(folder: Path | None = None) -> Judge:
 
     path = (folder or default_judge()) / "judge.safetensors"
     if not path.is_file():
-        raise AssetError(f"The judge is missing: {path} does not exist. Restore assets/judge from the repository.", path)
+        raise AssetError(
+            f"The judge is missing: {path} does not exist. Restore assets/judge from the repository.", path
+        )
     judge = Judge()
     judge.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
     return judge.eval()

@@ -109,7 +109,10 @@ class Loop:
         return True
 
     def run(
-        self, loss_of: LossOf, report: Callable[[nn.ModuleDict], dict[str, float]] | None = None, report_every: int = 500
+        self,
+        loss_of: LossOf,
+        report: Callable[[nn.ModuleDict], dict[str, float]] | None = None,
+        report_every: int = 500,
     ) -> None:
         """Train up to `config.steps`; every `report_every` steps add `report(averaged networks)` to the log."""
         recent: list[float] = []

@@ -68,7 +68,8 @@ def _revolve(radius: Array, height: Array, segments: int, smooth: bool) -> tuple
     angle = np.linspace(0.0, 2.0 * np.pi, segments + 1)
     ring = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     points = np.concatenate(
-        [radius[:, None, None] * ring[None], np.broadcast_to(height[:, None, None], (len(radius), len(angle), 1))], axis=2
+        [radius[:, None, None] * ring[None], np.broadcast_to(height[:, None, None], (len(radius), len(angle), 1))],
+        axis=2,
     )
     if not smooth:
         normals = np.zeros_like(points)
@@ -98,9 +99,7 @@ class Shape:
     stripe: Sequence[float] | None = None
     _pieces: list[tuple[Array, Array, str, str]] = field(default_factory=list)
 
-    def _add(
-        self, faces: tuple[Array, Array], color: str, part: str, at: Sequence[float], turn: Array | None
-    ) -> None:
+    def _add(self, faces: tuple[Array, Array], color: str, part: str, at: Sequence[float], turn: Array | None) -> None:
         corners, normals = faces
         if turn is not None:
             corners, normals = corners @ turn.T, normals @ turn.T
@@ -290,7 +289,10 @@ class Shape:
         factor = RADIUS / np.linalg.norm(corners.reshape(-1, 3), axis=1).max()
         counts = [len(p[0]) for p in self._pieces]
         colors = [self.main if p[2] == "main" else ACCENTS[p[2]] for p in self._pieces]
-        bands = [self.stripe if p[2] == "main" and self.stripe is not None else c for p, c in zip(self._pieces, colors)]
+        bands = [
+            self.stripe if p[2] == "main" and self.stripe is not None else c
+            for p, c in zip(self._pieces, colors, strict=True)
+        ]
         names = tuple(dict.fromkeys(p[3] for p in self._pieces))
         return ToyMesh(
             corners=(corners * factor).astype(np.float32),

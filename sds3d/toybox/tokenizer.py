@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 from sds3d.toybox.captions import vocabulary
@@ -26,7 +27,7 @@ def _byte_alphabet() -> list[str]:
 def _apply_merges(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[str]:
     """Return `pieces` after byte-pair encoding: the applicable merge of lowest rank first, until none applies."""
     while True:
-        found = [(ranks[pair], i) for i, pair in enumerate(zip(pieces, pieces[1:], strict=False)) if pair in ranks]
+        found = [(ranks[pair], i) for i, pair in enumerate(pairwise(pieces)) if pair in ranks]
         if not found:
             return pieces
         at = min(found)[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,10 @@ class PriorConfig:
     white duck without leaning on the pairs it knows.
     """
 
-    train: SetConfig = SetConfig()
-    validation: SetConfig = SetConfig(objects=480, views=4, seed=100)
-    held_out: SetConfig = SetConfig(objects=480, views=4, seed=200, pairs="held-out")
-    judge_extra: SetConfig = SetConfig(objects=1440, views=6, seed=400, pairs="held-out")
+    train: SetConfig = field(default_factory=lambda: SetConfig())
+    validation: SetConfig = field(default_factory=lambda: SetConfig(objects=480, views=4, seed=100))
+    held_out: SetConfig = field(default_factory=lambda: SetConfig(objects=480, views=4, seed=200, pairs="held-out"))
+    judge_extra: SetConfig = field(default_factory=lambda: SetConfig(objects=1440, views=6, seed=400, pairs="held-out"))
     autoencoder_steps: int = 1100
     diffusion_steps: int = 24000
     diffusion_cooldown: float = 0.35
@@ -40,13 +40,17 @@ class PriorConfig:
     seed: int = 0
 
     def autoencoder_loop(self) -> LoopConfig:
-        return LoopConfig(steps=self.autoencoder_steps, learning_rate=1.5e-3, betas=(0.9, 0.98), cooldown=0.6, weight_decay=0.0)
+        return LoopConfig(
+            steps=self.autoencoder_steps, learning_rate=1.5e-3, betas=(0.9, 0.98), cooldown=0.6, weight_decay=0.0
+        )
 
     def diffusion_loop(self) -> LoopConfig:
         return LoopConfig(steps=self.diffusion_steps, learning_rate=6e-4, warmup=200, cooldown=self.diffusion_cooldown)
 
     def judge_loop(self) -> LoopConfig:
-        return LoopConfig(steps=self.judge_steps, learning_rate=2e-3, betas=(0.9, 0.98), cooldown=0.7, average_decay=0.99)
+        return LoopConfig(
+            steps=self.judge_steps, learning_rate=2e-3, betas=(0.9, 0.98), cooldown=0.7, average_decay=0.99
+        )
 
 
 def sets(
@@ -69,7 +73,9 @@ def judge_data(rendered: dict[str, Rendered]) -> Rendered:
     return np.concatenate([images[::3], extra_images]), np.concatenate([records[::3], extra_records])
 
 
-def latents_of(autoencoder: Any, images: NDArray[np.uint8], name: str, variants: int, work: Path) -> NDArray[np.float16]:
+def latents_of(
+    autoencoder: Any, images: NDArray[np.uint8], name: str, variants: int, work: Path
+) -> NDArray[np.float16]:
     """Return unscaled latents [variants, N, C, h, w] of a set, cached in `work`."""
     from sds3d.toybox.autoencoder import encode_set
 

@@ -24,7 +24,9 @@ def test_strip_convolution_equals_the_plain_one_forward_and_backward(size):
     assert type(fast) is StripConv2d
     found = fast(images)
     assert (found - value).norm() / value.norm() < 5e-3  # bfloat16
-    for got, want in zip(torch.autograd.grad(found, [images, plain.weight, plain.bias], upstream), expected, strict=True):
+    for got, want in zip(
+        torch.autograd.grad(found, [images, plain.weight, plain.bias], upstream), expected, strict=True
+    ):
         assert (got - want).norm() / want.norm() < 1e-2
 
 

@@ -37,8 +37,9 @@ def test_shares_of_caption_parts():
 
 
 def test_every_word_of_every_caption_is_one_token(tmp_path):
-    from sds3d.toybox.tokenizer import MAX_TOKENS, write_tokenizer
     from transformers import CLIPTokenizer
+
+    from sds3d.toybox.tokenizer import MAX_TOKENS, write_tokenizer
 
     size = write_tokenizer(tmp_path)
     tokenizer = CLIPTokenizer.from_pretrained(tmp_path, local_files_only=True)
