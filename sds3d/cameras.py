@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,8 @@ class Cameras:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Cameras:
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)})
+        changed: dict[str, Any] = {k: change(v) for k, v in tensors.items() if isinstance(v, Tensor)}
+        return replace(self, **changed)
 
 
 def look_at_origin(position: Tensor) -> Tensor:

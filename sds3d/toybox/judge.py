@@ -99,7 +99,7 @@ def train_judge(
 ) -> Judge:
     """Return a judge trained on renders; resumes from `folder`."""
     torch.manual_seed(seed)
-    judge = Judge().to(memory_format=torch.channels_last)
+    judge = Judge().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loop = Loop("judge", folder, nn.ModuleDict({"judge": judge}), config)
     loop.load()
 

@@ -156,7 +156,7 @@ class Loop:
 
     def _shared_step(self, pool: ThreadPoolExecutor, loss_of: LossOf) -> float:
         """Run every worker on its copy; leave the mean of their gradients in the float32 networks."""
-        masters = list(self.networks.parameters())
+        masters: list[Tensor] = list(self.networks.parameters())
 
         def work(worker: int) -> float:
             twin = self._copies[worker]
@@ -171,7 +171,11 @@ class Loop:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         for twin in self._copies:
-            pairs = [(m.grad, p.grad) for m, p in zip(masters, twin.parameters(), strict=True) if p.grad is not None]
+            pairs = [
+                (m.grad, p.grad)
+                for m, p in zip(masters, twin.parameters(), strict=True)
+                if m.grad is not None and p.grad is not None
+            ]
             torch._foreach_add_([m for m, _ in pairs], [g.float() for _, g in pairs], alpha=1.0 / self.workers)
             twin.zero_grad(set_to_none=True)
         return sum(losses) / len(losses)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sds3d.toybox.palette import ACCENTS
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 RADIUS = 0.9
 """Distance of the farthest vertex from the origin after normalisation."""
 
@@ -95,11 +96,11 @@ class Shape:
     `part` names what a speaker would call it ("handle"); `at` [3] moves the primitive, `turn` 3x3 rotates it first.
     """
 
-    main: Sequence[float]
-    stripe: Sequence[float] | None = None
+    main: Sequence[float] | Array
+    stripe: ArrayLike | None = None
     _pieces: list[tuple[Array, Array, str, str]] = field(default_factory=list)
 
-    def _add(self, faces: tuple[Array, Array], color: str, part: str, at: Sequence[float], turn: Array | None) -> None:
+    def _add(self, faces: tuple[Array, Array], color: str, part: str, at: ArrayLike, turn: Array | None) -> None:
         corners, normals = faces
         if turn is not None:
             corners, normals = corners @ turn.T, normals @ turn.T
@@ -110,7 +111,7 @@ class Shape:
         size: Sequence[float],
         color: str = "main",
         part: str = "",
-        at: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
         turn: Array | None = None,
         taper: Sequence[float] = (1, 1),
     ) -> None:
@@ -127,10 +128,10 @@ class Shape:
 
     def lathe(
         self,
-        profile: Sequence[tuple[float, float]],
+        profile: ArrayLike,
         color: str = "main",
         part: str = "",
-        at: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
         turn: Array | None = None,
         segments: int = 24,
         smooth: bool = False,
@@ -147,7 +148,7 @@ class Shape:
         radii: Sequence[float],
         color: str = "main",
         part: str = "",
-        at: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
         turn: Array | None = None,
         cut: tuple[float, float] = (-1.0, 1.0),
         segments: int = 20,
@@ -172,7 +173,9 @@ class Shape:
             if abs(height) < 1.0:
                 ring = np.sqrt(1.0 - height * height)
                 profile = [(0.0, 0.0), (ring, 0.0)] if sign < 0 else [(ring, 0.0), (0.0, 0.0)]
-                corners, shading = _revolve(*np.asarray(profile, dtype=np.float64).T, segments, False)
+                corners, shading = _revolve(
+                    np.array([r for r, _ in profile]), np.array([z for _, z in profile]), segments, False
+                )
                 lid = corners * [scale[0], scale[1], 0.0] + [0.0, 0.0, height * scale[2]]
                 self._add((lid, np.broadcast_to([0.0, 0.0, sign], shading.shape)), color, part, at, turn)
 
@@ -200,8 +203,8 @@ class Shape:
 
     def tube(
         self,
-        path: Sequence[Sequence[float]],
-        radius: float | Sequence[float],
+        path: ArrayLike,
+        radius: ArrayLike,
         color: str = "main",
         part: str = "",
         segments: int = 10,
@@ -231,7 +234,7 @@ class Shape:
         end_deg: float,
         color: str = "main",
         part: str = "",
-        at: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
         turn: Array | None = None,
         squash: float = 1.0,
     ) -> None:
@@ -248,7 +251,7 @@ class Shape:
         thickness: float,
         color: str = "main",
         part: str = "",
-        at: Sequence[float] = (0, 0, 0),
+        at: ArrayLike = (0, 0, 0),
         turn: Array | None = None,
     ) -> None:
         """Add a plate: `outline` (x, z) star-shaped about its centroid, counter-clockwise, `thickness` along y, centred."""

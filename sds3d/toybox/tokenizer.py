@@ -57,6 +57,6 @@ def write_tokenizer(folder: Path) -> int:
     vocab = {t: i for i, t in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=[tuple(m.split()) for m in merges], model_max_length=MAX_TOKENS)
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=list(ranks), model_max_length=MAX_TOKENS)
     tokenizer.save_pretrained(folder)
     return len(vocab)
