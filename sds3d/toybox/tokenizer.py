@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from sds3d.toybox.captions import vocabulary
 
@@ -57,6 +58,7 @@ def write_tokenizer(folder: Path) -> int:
     vocab = {t: i for i, t in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    tokenizer = CLIPTokenizer(vocab=vocab, merges=list(ranks), model_max_length=MAX_TOKENS)
+    pairs: Any = list(ranks)  # declared as a list of str, read as pairs
+    tokenizer = CLIPTokenizer(vocab=vocab, merges=pairs, model_max_length=MAX_TOKENS)
     tokenizer.save_pretrained(folder)
     return len(vocab)
