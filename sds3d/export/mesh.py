@@ -62,7 +62,7 @@ def encode_glb(mesh: Mesh, with_material: bool = False) -> bytes:
     sRGB of `mesh` is decoded and stored as float32 (8 bits of linear light would band in the shadows). Blender,
     three.js and other conforming viewers show the colours of the renders; readers that take the numbers as they are
     (trimesh, Open3D) show them darker, and `linear -> sRGB` undoes it.
-    with_material adds a rough, non-metal material: better in Blender and in viewers without surroundings to reflect, but
+    with_material adds a rough, non-metal material: better in Blender and in viewers with nothing to reflect, but
     trimesh (5.2) then hides the vertex colours behind the material's white, so it is off.
     Every attribute has a buffer view of its own, because some readers ignore the byte offset of accessors.
     """

@@ -110,6 +110,14 @@ def make_networks(vocabulary_size: int, seed: int, **unet: Any) -> nn.ModuleDict
     return nn.ModuleDict({"unet": network, "text": make_text_encoder(vocabulary_size)})
 
 
+def load_networks(networks: nn.ModuleDict, prior: Path) -> None:
+    """Take over the UNet and the text encoder of a prior folder of the same sizes."""
+    from safetensors.torch import load_file
+
+    networks["unet"].load_state_dict(load_file(prior / "unet" / "diffusion_pytorch_model.safetensors"))
+    networks["text"].load_state_dict(load_file(prior / "text_encoder" / "model.safetensors"))
+
+
 def train_diffusion(
     corpus: Corpus,
     validation: Corpus,
@@ -118,10 +126,13 @@ def train_diffusion(
     seed: int,
     batch: int = 48,
     workers: int = 2,
+    start: Path | None = None,
     **unet: Any,
 ) -> nn.ModuleDict:
-    """Return the trained {"unet", "text"} with averaged weights; resumes from `folder`."""
+    """Return the trained {"unet", "text"} with averaged weights; resumes from `folder`, or begins with the prior in `start`."""
     networks = make_networks(len(corpus.tokenizer), seed, **unet)
+    if start is not None:
+        load_networks(networks, start)
     use_fast_layers(networks["unet"])
     loop = Loop("diffusion", folder, networks, config, workers=workers)
     loop.load()

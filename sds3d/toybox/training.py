@@ -106,21 +106,38 @@ def corpora(config: PriorConfig, work: Path, rendered: dict[str, Rendered], auto
     }
 
 
-def train(out: Path, work: Path, config: PriorConfig | None = None) -> None:
-    """Train the prior into `out` and the judge into `out.parent.parent / "judge"`; everything resumes from `work`."""
+def train(out: Path, work: Path, config: PriorConfig | None = None, start: Path | None = None) -> None:
+    """Train the prior into `out` and the judge into `out.parent.parent / "judge"`; everything resumes from `work`.
+
+    With `start`, an existing prior folder, its autoencoder is kept and its other networks are trained further.
+    """
     from sds3d.toybox.autoencoder import train_autoencoder
     from sds3d.toybox.diffusion import train_diffusion
     from sds3d.toybox.judge import evaluate_judge, save_judge, train_judge
 
     config = config or PriorConfig()
     rendered = sets(config, work)
-    autoencoder = train_autoencoder(rendered["train"][0], work, config.autoencoder_loop(), config.seed)
+    if start is None:
+        autoencoder = train_autoencoder(rendered["train"][0], work, config.autoencoder_loop(), config.seed)
+    else:
+        autoencoder = load_autoencoder(start)
     corpus = corpora(config, work, rendered, autoencoder)
-    networks = train_diffusion(corpus["train"], corpus["validation"], work, config.diffusion_loop(), config.seed)
+    networks = train_diffusion(
+        corpus["train"], corpus["validation"], work, config.diffusion_loop(), config.seed, start=start
+    )
     write_prior(out, autoencoder, networks, corpus["scale"], work)
     judge = train_judge(*judge_data(rendered), work, config.judge_loop(), config.seed)
     report = {name: evaluate_judge(judge, *rendered[name]) for name in ("validation", "held_out")}
     save_judge(judge, out.parent.parent / "judge", report)
+
+
+def load_autoencoder(prior: Path) -> Any:
+    """Return the autoencoder of a prior folder in float32."""
+    import torch
+    from diffusers import AutoencoderTiny
+
+    found = AutoencoderTiny.from_pretrained(prior / "vae", torch_dtype=torch.float32, local_files_only=True)
+    return found.to(memory_format=torch.channels_last).eval()
 
 
 def write_prior(out: Path, autoencoder: Any, networks: Any, scale: float, work: Path) -> None:
