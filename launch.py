@@ -191,12 +191,17 @@ def train(
     ),
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion model.", show_default=False)] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
+    start: Annotated[
+        Path | None, typer.Option(help="Train this prior further instead of a new one.", show_default=False)
+    ] = None,
 ) -> None:
-    """Train the bundled prior and its judge from scratch; hours on a CPU, resumes where it was stopped."""
+    """Train the bundled prior and its judge; hours on a CPU, resumes where it was stopped."""
+    if start is not None:
+        check_folder(start)
     from sds3d.toybox import training
 
     config = training.PriorConfig(seed=seed)
-    training.train(out, work, config if steps is None else replace(config, diffusion_steps=steps))
+    training.train(out, work, config if steps is None else replace(config, diffusion_steps=steps), start)
     typer.echo(f"Wrote {out}")
 
 
