@@ -28,7 +28,7 @@ KEYS = (
     "renderer.density.start=0",
     "renderer.density.stop=1",
     "training.steps=10",
-    "training.preview_every=3",
+    "training.preview_every=0",
     "export.formats=[ply,png]",
     "export.size=16",
 )
