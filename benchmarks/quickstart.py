@@ -47,7 +47,8 @@ def run_one(noun: str, color: str, folder: Path, extra: list[str]) -> dict[str, 
     info = path / "run.json"
     done = info.exists() and json.loads(info.read_text()).get("status") == "done"
     if not done:
-        command = [sys.executable, str(ROOT / "launch.py"), "generate", prompt, "--out", str(path), *extra]
+        arguments = ["resume", str(path)] if info.exists() else ["generate", prompt, "--out", str(path), *extra]
+        command = [sys.executable, str(ROOT / "launch.py"), *arguments]
         began = time.perf_counter()
         with (folder / f"{color}-{noun}.log").open("w") as log:
             subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
