@@ -53,6 +53,7 @@ def test_every_command_is_known():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_every_launch_command_of_the_readme_runs_in_order(tmp_path):
     """In order, because later ones use the folder the first one makes."""
     for arguments in launches():
