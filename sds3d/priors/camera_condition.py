@@ -23,7 +23,7 @@ def encode_cameras(cam_to_world: Tensor, kind: str) -> Tensor:
     All zeros mean "no camera". The input is not changed.
 
     Raises: KeyError for an unknown kind. Source: MVDream (arXiv 2308.16512), section 3.1, for the 16 numbers; the
-    harmonics are ours: with the bare matrix a small network learns azimuth far more slowly.
+    harmonics are ours, meant to make azimuth easier for a small network; the bare matrix was not compared.
     """
     flip = torch.tensor(OPENCV_TO_OPENGL, device=cam_to_world.device, dtype=cam_to_world.dtype)
     matrix = cam_to_world * flip

@@ -1,4 +1,4 @@
-"""Drop-in forward passes for small convolutions on CPUs: the same weights, the same result, half the time in training.
+"""Drop-in forward passes for small convolutions on CPUs: the same weights and result, meant to save training time.
 
 oneDNN's bfloat16 kernels fill their tile rows with the pixels of one image row; at 8x8 and 4x4 most of a tile stays empty.
 `StripConv2d` lays the batch side by side, one zero column between images, so rows are long; `PointConv2d` runs 1x1
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 STRIPS = 4
-"""Groups a batch is split into: enough for two cores, long enough rows. Measured best of 2, 4 and 8 (benchmarks/layers.py)."""
+"""Groups a batch is split into: enough for two cores, long enough rows. Compare 2, 4 and 8 with benchmarks/layers.py."""
 
 LARGEST_WIDTH = 8
 """Wider rows fill the tiles by themselves; packing them would only cost time."""

@@ -72,7 +72,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        torch.set_flush_denormal(True)  # tiny gradients and moments otherwise slow a CPU three times and more
+        torch.set_flush_denormal(True)  # tiny gradients and moments otherwise slow a CPU a good deal
         self.optimiser = torch.optim.AdamW(
             self.networks.parameters(), lr=self.config.learning_rate, betas=self.config.betas,
             weight_decay=self.config.weight_decay, fused=True,
