@@ -58,11 +58,13 @@ def main() -> None:
 
     from sds3d.export.sheet import write_contact_sheet
     from sds3d.priors.latent_diffusion import LatentDiffusionPrior
+    from sds3d.toybox.autoencoder import reconstruction_psnr
     from sds3d.toybox.captions import Description, phrase
     from sds3d.toybox.dataset import SetConfig, load_set, make_set
     from sds3d.toybox.evaluate import VIEWS, draw_held_out, score_held_out, wrong_condition_losses
     from sds3d.toybox.judge import load_judge
     from sds3d.toybox.palette import held_out_pairs
+    from sds3d.toybox.training import load_autoencoder
 
     prior = LatentDiffusionPrior.from_folder(options.prior)
     images = draw_held_out(prior, options.scale, seed=options.seed)
@@ -70,7 +72,9 @@ def main() -> None:
     unseen = SetConfig(objects=240, views=4, seed=300)  # training pairs, specimens never trained on
     folder = ROOT / "outputs" / "prior-benchmark"
     list(make_set(folder, unseen))
-    figures["losses"] = wrong_condition_losses(prior, *load_set(folder, unseen))
+    pixels, records = load_set(folder, unseen)
+    figures["autoencoder_psnr_db"] = reconstruction_psnr(load_autoencoder(options.prior), pixels[::2], 0)
+    figures["losses"] = wrong_condition_losses(prior, pixels, records)
     losses = figures["losses"]
     figures["shuffled_camera_over_right"] = losses["val_shuffled_camera"] / losses["val"]
     options.out.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sds3d.doctor import CHECKSUMS
 from sds3d.toybox.dataset import IMAGE_SIZE, SetConfig, load_set, make_set
 from sds3d.toybox.loop import LoopConfig
 from sds3d.toybox.palette import COLORS, NOUNS
@@ -111,6 +113,7 @@ def train(out: Path, work: Path, config: PriorConfig | None = None, start: Path 
 
     With `start`, an existing prior folder, its autoencoder is kept and its other networks are trained further.
     """
+    from sds3d.metrics.silhouette import save_references
     from sds3d.toybox.autoencoder import train_autoencoder
     from sds3d.toybox.diffusion import train_diffusion
     from sds3d.toybox.judge import evaluate_judge, save_judge, train_judge
@@ -129,6 +132,7 @@ def train(out: Path, work: Path, config: PriorConfig | None = None, start: Path 
     judge = train_judge(*judge_data(rendered), work, config.judge_loop(), config.seed)
     report = {name: evaluate_judge(judge, *rendered[name]) for name in ("validation", "held_out")}
     save_judge(judge, out.parent.parent / "judge", report)
+    save_references(out.parent.parent / "judge")
 
 
 def load_autoencoder(prior: Path) -> Any:
@@ -174,8 +178,17 @@ def write_prior(out: Path, autoencoder: Any, networks: Any, scale: float, work: 
     }
     (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
     (temporary / "sds3d.json").write_text(json.dumps(metadata(CAMERA_CONDITION), indent=2) + "\n")
+    write_checksums(temporary)
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
+
+
+def write_checksums(folder: Path) -> Path:
+    """Write SHA256SUMS over all files of `folder`, as `sha256sum` prints them; `launch.py doctor` verifies it."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != CHECKSUMS)
+    lines = [f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n" for p in files]
+    (folder / CHECKSUMS).write_text("".join(lines))
+    return folder / CHECKSUMS
 
 
 def metadata(camera_condition: str) -> dict[str, Any]:

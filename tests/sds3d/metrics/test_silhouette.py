@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from sds3d.cameras import turntable
-from sds3d.metrics.silhouette import silhouette_rank, silhouette_scores
+from sds3d.metrics.silhouette import draw_references, load_references, silhouette_rank, silhouette_scores
 from sds3d.toybox.captions import Description
 from sds3d.toybox.dataset import build
 from sds3d.toybox.palette import NOUNS
@@ -29,3 +29,8 @@ def test_scores_are_ious_and_a_blob_does_not_pass_for_a_chair():
     rank, _ = silhouette_rank(blob, "chair")
     assert rank > 5
     assert max(silhouette_scores(np.zeros((8, 64, 64))).values()) == 0.0
+
+
+def test_the_shipped_masks_are_the_drawn_ones():
+    for noun in ("mug", "dog"):
+        np.testing.assert_array_equal(load_references()[NOUNS.index(noun)], draw_references([noun])[0])
