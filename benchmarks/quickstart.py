@@ -31,6 +31,8 @@ SEEN = (
     ("mug", "red"), ("car", "blue"), ("chair", "red"), ("mushroom", "orange"), ("rocket", "cyan"),
     ("house", "orange"), ("duck", "yellow"), ("robot", "purple"), ("tree", "green"), ("teapot", "pink"),
 )  # fmt: skip
+SHEET_DEG, SHEET_SIZE = (0, 48, 90, 180), 128
+"""Azimuths shown in the contact sheet: front, three quarters, side, back."""
 HELD_OUT_NOUNS = ("mug", "car", "bed", "table", "snowman", "lamp", "guitar", "castle", "airplane", "dog")
 
 
@@ -73,24 +75,30 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def write_sheet(rows: list[dict[str, Any]], folder: Path) -> Path:
-    """Write the contact strips of all prompts, one row each, as one picture."""
-    from PIL import Image, ImageDraw
+def pictures_of(run: Path) -> list[Any]:
+    """Return the frames of a run's turntable nearest to `SHEET_DEG`, at `SHEET_SIZE` pixels."""
+    import av
+    import numpy as np
+    from PIL import Image
 
-    strips = []
+    with av.open(str(run / "export" / "turntable.mp4")) as film:
+        frames = [frame.to_image() for frame in film.decode(video=0)]
+    wanted = [frames[round(angle / 360 * len(frames)) % len(frames)] for angle in SHEET_DEG]
+    return [np.asarray(frame.resize((SHEET_SIZE, SHEET_SIZE), Image.Resampling.LANCZOS)) for frame in wanted]
+
+
+def write_sheet(rows: list[dict[str, Any]], folder: Path) -> Path:
+    """Write one picture with four sides of every prompt's object, two prompts a row."""
+    import numpy as np
+
+    from sds3d.export.sheet import write_contact_sheet
+
+    pictures, labels = [], []
     for row in rows:
-        name = row["prompt"].split(" ", 1)[1].replace(" ", "-")
-        strip = Image.open(folder / name / "export" / "contact.png").convert("RGB")
-        strip = strip.resize((1024, round(1024 * strip.height / strip.width)), Image.Resampling.LANCZOS)
-        ImageDraw.Draw(strip).text((4, 2), row["prompt"] + (" (held out)" if row["held_out"] else ""), fill=(0, 0, 0))
-        strips.append(strip)
-    sheet = Image.new("RGB", (1024, sum(s.height for s in strips)), "white")
-    top = 0
-    for strip in strips:
-        sheet.paste(strip, (0, top))
-        top += strip.height
-    sheet.save(folder / "sheet.png", optimize=True)
-    return folder / "sheet.png"
+        pictures += pictures_of(folder / row["prompt"].split(" ", 1)[1].replace(" ", "-"))
+        first = row["prompt"].split(" ", 1)[1]
+        labels += [first, *("held out" if row["held_out"] and k == 0 else "" for k in range(len(SHEET_DEG) - 1))]
+    return write_contact_sheet(folder / "sheet.png", np.stack(pictures), 2 * len(SHEET_DEG), labels)
 
 
 def main() -> None:
