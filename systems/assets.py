@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from renderers.gaussians.parameters import GROUPS
 from renderers.gaussians.renderer import GaussianRenderer
 from sds3d.cameras import Cameras, turntable
 from sds3d.config import Recipe
+from sds3d.export import FORMATS
 from sds3d.export.images import write_png
 from sds3d.export.sheet import write_contact_sheet
-from sds3d.export.splats import Splats, write_ply
+from sds3d.export.splat_files import write_splats
+from sds3d.export.splats import Splats
+from sds3d.meshing.mesh import Mesh
 from sds3d.run import RunFolder
 from systems.pictures import draw, film
 
-FILES = {"ply": "splats.ply", "glb": "mesh.glb", "mp4": "turntable.mp4", "png": "contact.png"}
+SPLATS, MESHES, FILMS = ("ply", "spz", "splat", "splat_glb"), ("glb", "obj", "mesh_ply", "stl"), ("mp4", "gif")
 CONTACT_VIEWS, CONTACT_COLUMNS = 8, 4
 OUTLINE_VIEWS, OUTLINE_SIZE = 8, 64
 """Views from which the mesher learns how much of the soft rim of the splats belongs to the object."""
@@ -33,9 +41,48 @@ def around(recipe: Recipe, views: int, size: int, elevation_deg: float = 20.0) -
 
 
 def write_assets(renderer: GaussianRenderer, recipe: Recipe, run: RunFolder, formats: Sequence[str]) -> list[Path]:
-    """Write the asset in each of `formats` (keys of `FILES`) and return the files."""
-    writers = {"ply": _ply, "glb": _glb, "mp4": _mp4, "png": _png}
-    return [writers[name](renderer, recipe, run.export / FILES[name]) for name in formats]
+    """Write the asset in each of `formats` (keys of `sds3d.export.FORMATS`) and return the files.
+
+    The mesh and the pictures of the turn are made once, however many formats hold them.
+    """
+    mesh, turn = cache(partial(mesh_of, renderer, recipe)), cache(partial(turn_of, renderer, recipe))
+    return [_write(name, run.export / FORMATS[name].file_name, renderer, recipe, mesh, turn) for name in formats]
+
+
+def _write(
+    name: str,
+    path: Path,
+    renderer: GaussianRenderer,
+    recipe: Recipe,
+    mesh: Callable[[], Mesh],
+    turn: Callable[[], NDArray[Any]],
+) -> Path:
+    if name in SPLATS:
+        return write_splats(path, splats_of(renderer))
+    if name in MESHES:
+        from sds3d.export.mesh import write_mesh
+
+        return write_mesh(path, mesh())
+    if name in FILMS:
+        from sds3d.export.video import write_turntable
+
+        return write_turntable(path, turn())
+    return _contact_sheet(renderer, recipe, path)
+
+
+def mesh_of(renderer: GaussianRenderer, recipe: Recipe) -> Mesh:
+    """Return the closed mesh of the asset with the resolution and the number of triangles of the recipe."""
+    from sds3d.meshing.from_splats import Silhouettes, mesh_from_splats
+
+    cameras = around(recipe, OUTLINE_VIEWS, OUTLINE_SIZE)
+    _, alpha = draw(renderer, cameras, WHITE)
+    resolution, faces = recipe.export.mesh_resolution, recipe.export.mesh_faces
+    return mesh_from_splats(splats_of(renderer), resolution, faces, Silhouettes(alpha, cameras))
+
+
+def turn_of(renderer: GaussianRenderer, recipe: Recipe) -> NDArray[np.uint8]:
+    """Return the pictures of one turn around the asset."""
+    return film(renderer, around(recipe, recipe.export.turntable_views, recipe.export.size), WHITE)
 
 
 def write_views(
@@ -50,29 +97,7 @@ def write_views(
     return [write_turntable(f"{stem}.mp4", pictures), *files] if views > 1 else files
 
 
-def _ply(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
-    return write_ply(path, splats_of(renderer))
-
-
-def _glb(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
-    from sds3d.export.mesh import write_mesh
-    from sds3d.meshing.from_splats import Silhouettes, mesh_from_splats
-
-    cameras = around(recipe, OUTLINE_VIEWS, OUTLINE_SIZE)
-    _, alpha = draw(renderer, cameras, WHITE)
-    resolution, faces = recipe.export.mesh_resolution, recipe.export.mesh_faces
-    return write_mesh(path, mesh_from_splats(splats_of(renderer), resolution, faces, Silhouettes(alpha, cameras)))
-
-
-def _mp4(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
-    from sds3d.export.video import write_turntable
-
-    return write_turntable(
-        path, film(renderer, around(recipe, recipe.export.turntable_views, recipe.export.size), WHITE)
-    )
-
-
-def _png(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
+def _contact_sheet(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
     cameras = around(recipe, CONTACT_VIEWS, recipe.export.size)
     labels = [f"{angle:.0f} deg" for angle in cameras.azimuth_deg.tolist()]
     return write_contact_sheet(path, film(renderer, cameras, WHITE), CONTACT_COLUMNS, labels)

@@ -1,205 +1,287 @@
-"""The CPU back end: compiled tile loops on a small thread pool, deterministic for any number of threads."""
+"""The CPU back end: compiled kernels for sixteen floats at a time, deterministic for any number of threads."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
+from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from renderers.gaussians import constants
+from renderers.gaussians import workers
 from renderers.gaussians.projection import Projection
+from renderers.gaussians.scratch import lease
 
 log = logging.getLogger(__name__)
 
-THREAD_ENTRIES = 8_000
-"""Tile entries (Gaussian in tile) worth a second thread; below, handing over work costs more than it saves."""
+LANES = 16
+PROJECTION_US, BINNING_US, ENTRY_US = 0.02, 0.1, 0.15
+"""Rough microseconds that a Gaussian (projection, sorting and binning) and a tile entry take in one direction."""
 
 
+@cache
 def probe() -> str:
-    """Return "available", or why the CPU kernel cannot run here and what would fix it."""
+    """Return "available", or why the CPU kernels cannot run here and what would fix it."""
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     return "available"
 
 
-def composite(
-    projection: Projection, features: Tensor, width: int, height: int, absgrad: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Return blended features [C, H, W, D] (no background) and alphas [C, H, W, 1], float32.
+class View(NamedTuple):
+    """What to draw: the image size, whether depth is the last channel, whether that is divided by alpha, and whether
+    absolute gradients are collected."""
 
-    Same arguments and picture as `reference.composite`; gradients flow to means2d, conics, opacities and features, once
-    (no second derivatives).
+    width: int
+    height: int
+    with_depth: bool = False
+    expected: bool = False
+    absgrad: bool = False
 
-    Source: Kerbl et al., 2023; the gradient is derived for a front-to-back sweep, so nothing but the image is stored.
-    Limits: float32 on CPU. The first call after an installation compiles for some seconds (cached on disk).
+
+def project(
+    *tensors: Tensor, width: int, height: int, checked: dict[str, Tensor] | None = None, **options: Any
+) -> tuple[Projection, Tensor, bool]:
+    """Return what `projection.project` returns for the same arguments, the records that `composite` reads, and whether
+    all values are usable, including those of `checked` (colors, backgrounds).
+
+    NaN, infinities and quaternions of length 0 are not; the results are then meaningless. (Huge values may be taken for
+    infinities.)
+    Limits: float32 on CPU; no gradients for the cameras.
     """
-    means2d = projection.means2d
-    absolute = torch.zeros_like(means2d, requires_grad=absgrad and means2d.requires_grad)
-    if absolute.requires_grad:
-        target = weakref.ref(means2d)
-
-        def publish(gradient: Tensor) -> None:
-            alive = target()
-            if alive is not None:
-                alive.absgrad = gradient  # type: ignore[attr-defined]
-
-        absolute.register_hook(publish)
-    out, alphas = _Composite.apply(
-        means2d,
-        projection.conics,
-        projection.opacities,
-        features,
-        absolute,
-        projection.depths,
-        projection.radii,
-        width,
-        height,
-    )
-    return out, alphas[..., None]
+    flag = np.zeros(1, np.int64)
+    options |= {"width": width, "height": height, "flag": flag.ctypes.data}
+    looked_at = {name: tensor.detach().contiguous() for name, tensor in (checked or {}).items()}
+    for name, tensor in looked_at.items():
+        options |= {name: tensor.data_ptr(), f"{name[:-1]}_floats": tensor.numel()}
+    *fields, records = _Project.apply(*tensors, options)
+    means2d, depths, conics, opacities, radii = fields
+    return Projection(means2d, depths, conics, opacities, radii), records, flag[0] == 0
 
 
-class _Tiles(NamedTuple):
-    """Depth-ordered lists: entries[offsets[i] : offsets[i + 1]], i = camera * tiles + tile, are a tile's Gaussians."""
-
-    boxes: Tensor
-    offsets: Tensor
-    entries: Tensor
-    tiles: int
-
-
-class _Composite(torch.autograd.Function):
-    """Compositing with its analytic gradient; `absolute` only receives the sums of |gradient of means2d|."""
-
+class _Project(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        means2d: Tensor,
-        conics: Tensor,
-        opacities: Tensor,
-        features: Tensor,
-        absolute: Tensor,
-        depths: Tensor,
-        radii: Tensor,
-        width: int,
-        height: int,
-    ) -> tuple[Tensor, Tensor]:
-        kernels = _kernels()
-        means2d, conics, opacities, features = (t.contiguous() for t in (means2d, conics, opacities, features))
-        tiles = _tile_lists(kernels, means2d, conics, opacities, depths, radii, width, height)
-        out = means2d.new_zeros(len(means2d), height, width, features.shape[2])
-        transmittance = means2d.new_ones(len(means2d), height, width)
-        arrays = _arrays(means2d, conics, opacities, features, tiles.boxes, tiles.offsets, tiles.entries)
-        results = _arrays(out, transmittance)
-        _run(
-            thread_count(len(tiles.entries)),
-            lambda first, step: kernels.forward(first, step, *arrays, width, height, *results),
-        )
-        alphas = 1.0 - transmittance.abs_()
-        ctx.save_for_backward(means2d, conics, opacities, features, out, alphas)
-        ctx.tiles = tiles
-        return out, alphas
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
+        """Take means, quats, scales, opacities, viewmats, Ks, and further fields of the job."""
+        kernels = _kernels().projection
+        *given, options = arguments
+        tensors = [tensor.contiguous() for tensor in given]
+        count, cameras = tensors[0].shape[0], tensors[4].shape[0]
+        padded = -(-count // LANES) * LANES
+        threads = workers.thread_count(PROJECTION_US * count * cameras)
+        memory, (records, spare) = lease([cameras * padded * 4 * LANES, threads * kernels.SPARE_BYTES])
+        values = {"count": count, "cameras": cameras, "records": records, "spare": spare}
+        names = ("means", "quats", "scales", "opacities", "viewmats", "intrinsics")
+        values.update((name, tensor.data_ptr()) for name, tensor in zip(names, tensors, strict=True))
+        job = _job(kernels.JOB, values | options)
+        workers.run(threads, kernels.forward, job)
+        ctx.save_for_backward(*tensors)
+        ctx.job, ctx.threads = job, threads
+        ctx.set_materialize_grads(False)
+        outputs = _fields(memory.view(torch.float32), cameras, count, padded)
+        ctx.mark_non_differentiable(*outputs[4:])
+        return outputs
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor, grad_alphas: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
+        kernels = _kernels().projection
+        tensors = ctx.saved_tensors
+        spare = np.empty(ctx.threads * kernels.SPARE_BYTES, np.uint8)
+        incoming = [None if gradient is None else gradient.contiguous() for gradient in upstream[:4]]
+        gradients = [torch.empty_like(tensor) for tensor in tensors[:4]]
+        job = ctx.job
+        job["spare"] = spare.ctypes.data
+        for name, gradient in zip(("g_means2d", "g_depths", "g_conics", "g_opacities"), incoming, strict=True):
+            job[name] = 0 if gradient is None else gradient.data_ptr()
+        for name, gradient in zip(("d_means", "d_quats", "d_scales", "d_opacities"), gradients, strict=True):
+            job[name] = gradient.data_ptr()
+        workers.run(ctx.threads, kernels.backward, job)
+        return (*gradients, None, None, None)
+
+
+def _fields(memory: Tensor, cameras: int, count: int, padded: int) -> tuple[Tensor, ...]:
+    """Return means2d, depths, conics, opacities, radii as views of projection records, and the records."""
+    rows, strides = (cameras, count), (padded * LANES, LANES)
+    pairs, triples = (cameras, count, 2), (cameras, count, 3)
+    return (
+        memory.as_strided(pairs, (*strides, 1), 0),
+        memory.as_strided(rows, strides, 6),
+        memory.as_strided(triples, (*strides, 1), 8),
+        memory.as_strided(rows, strides, 7),
+        memory.view(torch.int32).as_strided(pairs, (*strides, 1), 11),
+        memory.as_strided((cameras, padded, LANES), (*strides, 1), 0),
+    )
+
+
+def composite(
+    projection: Projection,
+    features: Tensor,
+    view: View,
+    backgrounds: Tensor | None = None,
+    records: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return blended channels [C, H, W, X] and alphas [C, H, W, 1], float32, as views of channels-first memory.
+
+    Args:
+        projection: 2D Gaussians. records: those of `project`; None packs the projection.
+        features: [N, D] or [C, N, D]. view: sizes, depth as a further channel; see `View`.
+        backgrounds: [C, D], no gradient; depth has background 0.
+
+    Gradients flow to means2d, conics, opacities, depths (as a channel) and features, once (no second derivatives).
+    With absgrad, `projection.means2d.absgrad` [C, N, 2] holds the sum over pixels of |gradient| after backward.
+    Source: Kerbl et al., 2023; the gradient is derived for a front-to-back sweep, so only the picture is stored.
+    """
+    means2d, depths, conics, opacities, _ = projection
+    records = pack(projection) if records is None else records
+    inputs = (means2d, conics, opacities, depths, features, backgrounds, records)
+    return _Composite.apply(*inputs, view, weakref.ref(means2d))
+
+
+class _Composite(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        """Take means2d, conics, opacities, depths, features, backgrounds, records, the view, and a reference to the
+        tensor that receives `absgrad`."""
         kernels = _kernels()
-        means2d, conics, opacities, features, out, alphas = ctx.saved_tensors
-        tiles: _Tiles = ctx.tiles
-        cameras, height, width, _ = out.shape
-        grad_out, grad_alphas = grad_out.contiguous(), grad_alphas.contiguous()
-        remaining = (out * grad_out).sum(dim=-1) + alphas * grad_alphas
-        slots = means2d.new_zeros(len(tiles.entries), kernels.MOMENTS + features.shape[2])
-        transmittance = torch.ones_like(alphas)
-        arrays = _arrays(means2d, conics, opacities, features, tiles.boxes, tiles.offsets, tiles.entries)
-        scratch = _arrays(grad_out, grad_alphas, remaining, transmittance, slots)
-        threads = thread_count(len(tiles.entries))
-        _run(threads, lambda first, step: kernels.backward(first, step, *arrays, width, height, *scratch))
-        gradients = [torch.zeros_like(t) for t in (means2d, conics, opacities, features, means2d)]
-        inputs = _arrays(conics, opacities, tiles.offsets, tiles.entries, slots)
-        results = _arrays(*gradients)
-        _run(min(threads, cameras), lambda first, step: kernels.reduce(first, step, *inputs, tiles.tiles, *results))
-        return (*gradients, None, None, None, None)
+        means2d, _, _, _, features, backgrounds, records, view, target = arguments
+        features = features.contiguous()
+        cameras, channels = records.shape[0], features.shape[-1]
+        drawn, width = channels + view.with_depth, -(-view.width // LANES) * LANES
+        frame = _Frame(kernels, records, features, means2d.shape[1], view)
+        behind = np.zeros((cameras, drawn), np.float32)
+        if backgrounds is not None:
+            behind[:, :channels] = backgrounds
+        out = torch.empty(cameras, drawn + 1, view.height, width)
+        job = frame.job
+        job["backgrounds"], job["out"], job["out_width"] = behind.ctypes.data, out.data_ptr(), width
+        workers.run(frame.threads, kernels.raster.forward(frame.floats), job)
+        plane = view.height * width
+        strides = ((drawn + 1) * plane, width, 1, plane)
+        images = out.as_strided((cameras, view.height, view.width, drawn), strides, 0)
+        alphas = out.as_strided((cameras, view.height, view.width, 1), strides, drawn * plane)
+        ctx.save_for_backward(records, features, frame.kept, frame.lists, images)
+        frame.kept = frame.lists = None  # held by the graph alone, so that they go when backward has run
+        ctx.frame, ctx.behind, ctx.view, ctx.target = frame, behind, view, target
+        ctx.set_materialize_grads(False)
+        return images, alphas
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_images: Tensor | None, g_alphas: Tensor | None) -> tuple[Tensor | None, ...]:
+        kernels = _kernels()
+        records, features, *_ = ctx.saved_tensors
+        frame, view = ctx.frame, ctx.view
+        rows = (records.shape[0], frame.count)
+        _slots, (at_slots, at_spare) = lease([frame.slot_bytes * frame.entries, frame.threads * frame.spare_bytes])
+        gradients = {"d_means2d": torch.empty(*rows, 2), "d_conics": torch.empty(*rows, 3)}
+        gradients |= {"d_opacities": torch.empty(rows), "d_features": torch.empty_like(features)}
+        if view.with_depth:
+            gradients["d_depths"] = torch.empty(rows)
+        if view.absgrad:
+            gradients["d_absolute"] = torch.empty(*rows, 2)
+        job = frame.job
+        job["slots"], job["spare"] = at_slots, at_spare
+        for name, value in _upstream(g_images, g_alphas).items():
+            job[name] = value
+        for name, gradient in gradients.items():
+            job[name] = gradient.data_ptr()
+        workers.run(frame.threads, kernels.raster.backward(frame.floats, view.absgrad), job)
+        workers.run(frame.threads, kernels.reduce.reduce, job)
+        means2d = ctx.target()
+        if view.absgrad and means2d is not None:
+            means2d.absgrad = gradients["d_absolute"]
+        names = ("d_means2d", "d_conics", "d_opacities", "d_depths", "d_features")
+        return (*(gradients.get(name) for name in names), None, None, None, None)
 
 
-def _tile_lists(
-    kernels: ModuleType,
-    means2d: Tensor,
-    conics: Tensor,
-    opacities: Tensor,
-    depths: Tensor,
-    radii: Tensor,
-    width: int,
-    height: int,
-) -> _Tiles:
-    """Return the tile lists of all cameras, each in order of depth (ties in order of index)."""
-    cameras, count = depths.shape
-    tiles = -(-width // constants.TILE) * -(-height // constants.TILE)
-    boxes = torch.empty(cameras, count, 4, dtype=torch.int32)
-    counts = torch.zeros(cameras, tiles, dtype=torch.int64)
-    for camera in range(cameras):
-        views = _arrays(*(t[camera].contiguous() for t in (means2d, conics, opacities, radii)))
-        kernels.measure(*views, width, height, *_arrays(boxes[camera], counts[camera]))
-    offsets = torch.zeros(cameras * tiles + 1, dtype=torch.int64)
-    torch.cumsum(counts.flatten(), dim=0, out=offsets[1:])
-    entries = torch.empty(int(offsets[-1]), dtype=torch.int32)
-    order = torch.argsort(depths, dim=1, stable=True)
-    cursors = offsets[:-1].clone().reshape(cameras, tiles)
-    for camera in range(cameras):
-        kernels.fill(*_arrays(order[camera], boxes[camera]), width, *_arrays(cursors[camera], entries))
-    return _Tiles(boxes, offsets, entries, tiles)
+class _Frame:
+    """Binned Gaussians: the job record of one compositing call and the memory it points to."""
+
+    kept: Tensor | None
+    lists: Tensor | None
+
+    def __init__(self, kernels: SimpleNamespace, records: Tensor, features: Tensor, count: int, view: View) -> None:
+        layout = kernels.layout
+        cameras, padded, _ = records.shape
+        channels = features.shape[-1]
+        self.count, self.floats = count, layout.feature_floats(channels + view.with_depth)
+        self.slot_bytes, render_bytes = layout.slot_bytes(self.floats), layout.record_bytes(self.floats)
+        self.spare_bytes = kernels.pixels.spare_bytes(self.floats) + LANES * self.slot_bytes
+        tiles_x, tiles_y = -(-view.width // layout.TILE), -(-view.height // layout.TILE)
+        threads = min(cameras, workers.thread_count(BINNING_US * cameras * count))
+        per_tile, per_gaussian = 8 * cameras * (tiles_x * tiles_y + 1), cameras * count
+        sizes = [4 * per_gaussian, 4 * per_gaussian, 8 * cameras, 8 * cameras, 8 * (per_gaussian + cameras)]
+        sizes += [per_tile, per_tile, render_bytes * per_gaussian, threads * kernels.tiles.key_bytes(count)]
+        self.kept, at = lease(sizes)
+        names = ("order", "rank", "visible", "bound", "starts", "begins", "ends", "renders", "keys")
+        values = dict(zip(names, at, strict=True), **view._asdict())
+        values |= {"count": count, "padded": padded, "cameras": cameras, "tiles_x": tiles_x, "tiles_y": tiles_y}
+        values |= {"records": records.data_ptr(), "features": features.data_ptr(), "channels": channels}
+        values |= {"feature_stride": 4 * count * channels if features.dim() == 3 else 0, "slot_bytes": self.slot_bytes}
+        values |= {"compiled_channels": self.floats, "render_bytes": render_bytes, "spare_bytes": self.spare_bytes}
+        self.job = _job(layout.JOB, values)
+        self.entries = sum(workers.run(threads, kernels.tiles.sort, self.job))
+        self.threads = workers.thread_count(ENTRY_US * self.entries)
+        entry_bytes = layout.ENTRY_BYTES * self.entries
+        self.lists, at = lease([entry_bytes, entry_bytes, self.threads * self.spare_bytes])
+        self.job["lists"], self.job["entries"], self.job["spare"] = at
+        workers.run(threads, kernels.tiles.fill, self.job)
 
 
-def _arrays(*tensors: Tensor) -> list[Any]:
-    """Return numpy views of CPU tensors."""
-    return [tensor.detach().numpy() for tensor in tensors]
+def _job(kind: np.dtype[Any], values: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """Return one record with the given values and 0 in all other fields."""
+    return np.array([tuple([values.get(name, 0) for name in kind.names or ()])], kind)
 
 
-def thread_count(entries: int) -> int:
-    """Return how many threads a frame with that many tile entries is given; at most torch's own number of threads."""
-    return max(1, min(torch.get_num_threads(), entries // THREAD_ENTRIES))
+def _upstream(g_images: Tensor | None, g_alphas: Tensor | None) -> dict[str, int]:
+    """Return addresses and byte strides of the incoming gradients."""
+    values = {"g_out": 0, "g_alpha": 0}
+    if g_images is not None:
+        names = ("g_camera", "g_row", "g_column", "g_channel")
+        values = {name: 4 * stride for name, stride in zip(names, g_images.stride(), strict=True)}
+        values |= {"g_out": g_images.data_ptr(), "g_alpha": 0}
+    if g_alphas is not None:
+        names = ("ga_camera", "ga_row", "ga_column")
+        values |= {name: 4 * stride for name, stride in zip(names, g_alphas.stride()[:3], strict=True)}
+        values["g_alpha"] = g_alphas.data_ptr()
+    return values
 
 
-def _run(threads: int, kernel: Callable[[int, int], None]) -> None:
-    """Run kernel(first, step) for first = 0 .. threads - 1 and step = threads, the last share in the calling thread."""
-    if threads <= 1:
-        kernel(0, 1)
-        return
-    pool = _pool(os.getpid(), threads - 1)
-    shares = [pool.submit(kernel, first, threads) for first in range(threads - 1)]
-    kernel(threads - 1, threads)
-    for share in shares:
-        share.result()
+def pack(projection: Projection) -> Tensor:
+    """Return the records [C, padded N, 16] of Gaussians that were projected elsewhere."""
+    from renderers.gaussians.kernels.projection import HALF_LOG2_E, LEVEL_FACTOR, LEVEL_SLACK, LOG2_LEVELS
+
+    means2d, depths, conics, opacities, radii = (field.detach() for field in projection)
+    a, b, c = conics.double().unbind(-1)
+    determinant = (a * c - b * b).clamp_min(1e-300)
+    slope = (c * HALF_LOG2_E).sqrt()
+    log2_opacity = opacities.double().clamp_min(1e-30).log2()
+    extent = (((log2_opacity + LOG2_LEVELS).clamp_min(0.0) * LEVEL_FACTOR + LEVEL_SLACK) / HALF_LOG2_E).sqrt()
+    half_x, half_y = extent * (c / determinant).sqrt(), extent * (a / determinant).sqrt()
+    render = [slope, slope * b / c, HALF_LOG2_E * determinant / c, log2_opacity, depths, opacities]
+    columns = [torch.stack([value.float() for value in render], dim=-1), conics]
+    columns += [radii.contiguous().view(torch.float32)]
+    columns += [torch.stack([half_x, half_y, -b / a * half_y], dim=-1).float()]
+    rows = torch.cat([means2d, *columns], dim=-1)
+    return torch.nn.functional.pad(rows, (0, 0, 0, -rows.shape[1] % LANES)).contiguous()
 
 
-@lru_cache(maxsize=8)
-def _pool(process: int, threads: int) -> ThreadPoolExecutor:
-    """Return this process's pool; a forked child has no threads of its parent's pool, hence the process number."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"splat-{process}")
-
-
-@lru_cache(maxsize=1)
-def _kernels() -> ModuleType:
+@cache
+def _kernels() -> SimpleNamespace:
     """Import the kernels, saying so once if they have to be compiled."""
-    from renderers.gaussians import cpu_kernels
+    from renderers.gaussians.kernels import layout, pixels, projection, raster, reduce, tiles
+    from renderers.gaussians.kernels.compiling import is_cached, sources
 
-    slowest = cpu_kernels.backward
-    if not hasattr(slowest, "py_func"):  # NUMBA_DISABLE_JIT is set: nothing will be compiled
-        return cpu_kernels
-    cache = Path(slowest.stats.cache_path or "")
-    # numba names an index file after module, function and line. One left by an older text that began on the same line
-    # only costs the message.
-    index = f"{Path(cpu_kernels.__file__).stem}.backward-{slowest.py_func.__code__.co_firstlineno}.*.nbi"
-    if not any(cache.glob(index)):
-        log.warning("Compiling the CPU rasteriser: once per installation, 10 to 30 seconds, kept in %s", cache)
-    return cpu_kernels
+    if not is_cached(projection.backward, sources()):
+        log.warning(
+            "Compiling the CPU rasteriser: once per installation, about half a minute, kept in %s",
+            projection.backward.stats.cache_path,
+        )
+    modules = {"layout": layout, "pixels": pixels, "projection": projection, "raster": raster, "reduce": reduce}
+    return SimpleNamespace(**modules, tiles=tiles)

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from renderers.gaussians import constants, cpu, gsplat_backend, reference, sh
-from renderers.gaussians.projection import project
-from sds3d.errors import BackendError, ConfigError, ShapeError, nearest
+from renderers.gaussians import checks, constants, cpu, gsplat_backend, reference, sh
+from renderers.gaussians.projection import Projection, project
+from sds3d.errors import BackendError
+
+PROJECTED = ("means", "quats", "scales", "opacities", "viewmats", "Ks")
 
 
 def rasterise(
@@ -56,38 +58,84 @@ def rasterise(
 
     Returns: colors [C, H, W, X], alphas [C, H, W, 1], meta with means2d [C, N, 2] (its `.grad` is kept), radii, depths,
         conics, opacities, width, height, n_cameras, gaussian_ids (None) and backend.
-    Raises: ShapeError, ConfigError for a wrong argument; BackendError if the wanted back end cannot run.
+    Raises: ShapeError, ConfigError for a wrong argument, among them NaN, infinities and quaternions of length 0;
+        BackendError if the wanted back end cannot run. Values are looked at on the CPU only: on another device that
+        would make the program wait for it.
     Source: Kerbl et al., 2023; argument names, rules and thresholds of gsplat 1.5.3 with packed=False.
-    Deviations: pinhole cameras, one scene a call, SH up to degree 3; the portable back ends also differentiate cameras.
+    Deviations: pinhole cameras, one scene a call, SH up to degree 3; the portable back ends also differentiate cameras
+        (which costs "cpu" its fast projection).
     Limits: autocast is switched off inside, for positions do not survive 8-bit mantissas.
     """
-    _check(means, quats, scales, opacities, colors, viewmats, Ks, width, height, sh_degree)
-    _check_options(render_mode, rasterize_mode, backend)
-    _check_backgrounds(backgrounds, len(viewmats), colors.shape[-1])
+    inputs = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
+    inputs |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
+    checks.check_kinds(inputs.items())
+    checks.check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, sh_degree, backgrounds)
+    checks.check_options(width, height, render_mode, rasterize_mode, backend)
     chosen = choose_backend(backend, means)
     tensors = (means, quats, scales, opacities, colors, viewmats, Ks)
-    shared: dict[str, Any] = {
-        "near_plane": near_plane,
-        "far_plane": far_plane,
-        "eps2d": eps2d,
-        "radius_clip": radius_clip,
-    }
+    shared: dict[str, Any] = {"near_plane": near_plane, "far_plane": far_plane, "eps2d": eps2d}
+    shared["radius_clip"] = radius_clip
     with _full_precision(means.device.type):
         if chosen == "gsplat":
             modes = {"render_mode": render_mode, "rasterize_mode": rasterize_mode, "absgrad": absgrad}
             more = {"sh_degree": sh_degree, "backgrounds": backgrounds, "width": width, "height": height}
             images, alphas, meta = gsplat_backend.rasterise(*tensors, **shared, **modes, **more)
             return images, alphas, {**meta, "backend": chosen}
-        antialiased = rasterize_mode == "antialiased"
-        projection = project(*tensors[:4], viewmats, Ks, width, height, antialiased=antialiased, **shared)
-        if projection.means2d.requires_grad:
-            projection.means2d.retain_grad()
-        features = _features(colors, means, viewmats, projection.depths, sh_degree, render_mode)
-        back_end = cpu if chosen == "cpu" else reference
-        images, alphas = back_end.composite(projection, features, width, height, absgrad)
-        images = _finish(images, alphas, backgrounds, render_mode)
+        shared["antialiased"] = rasterize_mode == "antialiased"
+        draw = _draw_compiled if chosen == "cpu" else _draw_reference
+        view = cpu.View(width, height, render_mode != "RGB", "ED" in render_mode, absgrad)
+        images, alphas, projection = draw(inputs, view, shared, sh_degree, has_colors=render_mode not in ("D", "ED"))
     sizes = {"width": width, "height": height, "n_cameras": len(viewmats), "gaussian_ids": None, "backend": chosen}
     return images, alphas, {**projection._asdict(), **sizes}
+
+
+def _draw_compiled(
+    inputs: dict[str, Tensor], view: cpu.View, options: dict[str, Any], sh_degree: int | None, has_colors: bool
+) -> tuple[Tensor, Tensor, Projection]:
+    """Return images, alphas and the 2D Gaussians, by the compiled kernels."""
+    tensors = [inputs[name] for name in PROJECTED]
+    if inputs["viewmats"].requires_grad or inputs["Ks"].requires_grad:  # only the torch projection differentiates them
+        checks.check_values(inputs.items())
+        projection, records = project(*tensors, view.width, view.height, **options), None
+    else:
+        checked = {name: inputs[name] for name in ("colors", "backgrounds") if name in inputs}
+        projection, records, is_usable = cpu.project(
+            *tensors, width=view.width, height=view.height, checked=checked, **options
+        )
+        if not is_usable:
+            checks.check_values(inputs.items())
+    if projection.means2d.requires_grad:
+        projection.means2d.retain_grad()
+    features = _features(inputs, sh_degree) if has_colors else inputs["colors"].new_empty(len(tensors[0]), 0)
+    backgrounds = inputs.get("backgrounds") if has_colors else None
+    is_fixed = backgrounds is None or not backgrounds.requires_grad
+    images, alphas = cpu.composite(projection, features, view, backgrounds if is_fixed else None, records)
+    if not is_fixed:
+        images = _on_background(images, alphas, backgrounds)
+    return images, alphas, projection
+
+
+def _draw_reference(
+    inputs: dict[str, Tensor], view: cpu.View, options: dict[str, Any], sh_degree: int | None, has_colors: bool
+) -> tuple[Tensor, Tensor, Projection]:
+    """Return images, alphas and the 2D Gaussians, by dense torch."""
+    if inputs["means"].device.type == "cpu":
+        checks.check_values(inputs.items())
+    projection = project(*(inputs[name] for name in PROJECTED), view.width, view.height, **options)
+    if projection.means2d.requires_grad:
+        projection.means2d.retain_grad()
+    depths = projection.depths[..., None]
+    features = depths
+    if has_colors:
+        features = _features(inputs, sh_degree).expand(*depths.shape[:2], -1)
+        features = torch.cat([features, depths], dim=-1) if view.with_depth else features
+    images, alphas = reference.composite(projection, features, view.width, view.height, view.absgrad)
+    if view.expected:
+        depth = images[..., -1:] / alphas.clamp_min(constants.DEPTH_ALPHA_MIN)
+        images = torch.cat([images[..., :-1], depth], dim=-1)
+    if has_colors and "backgrounds" in inputs:
+        images = _on_background(images, alphas, inputs["backgrounds"])
+    return images, alphas, projection
 
 
 def choose_backend(backend: str, means: Tensor) -> str:
@@ -117,86 +165,20 @@ def available_backends() -> dict[str, str]:
     return {"reference": "available", "cpu": cpu.probe(), "gsplat": gsplat_backend.probe()}
 
 
-def _features(
-    colors: Tensor, means: Tensor, viewmats: Tensor, depths: Tensor, sh_degree: int | None, render_mode: str
-) -> Tensor:
-    """Return the [C, N, X] channels to blend."""
-    if render_mode in ("D", "ED"):
-        return depths[..., None]
-    if sh_degree is not None:
-        colors = sh.evaluate(colors, means, viewmats, sh_degree)
-    colors = colors.expand(len(viewmats), *colors.shape[-2:])
-    return colors if render_mode == "RGB" else torch.cat([colors, depths[..., None]], dim=-1)
+def _features(inputs: dict[str, Tensor], sh_degree: int | None) -> Tensor:
+    """Return the [N, D] or [C, N, D] features to blend."""
+    if sh_degree is None:
+        return inputs["colors"]
+    return sh.evaluate(inputs["colors"], inputs["means"], inputs["viewmats"], sh_degree)
 
 
-def _finish(images: Tensor, alphas: Tensor, backgrounds: Tensor | None, render_mode: str) -> Tensor:
-    """Add the background to the colours and divide expected depths by alpha."""
-    depth = images[..., -1:] if render_mode != "RGB" else None
-    colors = images if depth is None else images[..., :-1]
-    if backgrounds is not None and colors.shape[-1]:
-        colors = colors + (1.0 - alphas) * backgrounds[:, None, None]
-    if depth is None:
-        return colors
-    if "ED" in render_mode:
-        depth = depth / alphas.clamp_min(constants.DEPTH_ALPHA_MIN)
-    return torch.cat([colors, depth], dim=-1)
+def _on_background(images: Tensor, alphas: Tensor, backgrounds: Tensor) -> Tensor:
+    """Return the images with backgrounds [C, D] behind their first D channels."""
+    channels = backgrounds.shape[-1]
+    colors = images[..., :channels] + (1.0 - alphas) * backgrounds[:, None, None]
+    return torch.cat([colors, images[..., channels:]], dim=-1)
 
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:
     """Return a context without autocast, where the device knows autocast at all."""
     return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
-
-
-def _check(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    width: int,
-    height: int,
-    sh_degree: int | None,
-) -> None:
-    """Raise ShapeError or ConfigError for tensors and sizes that do not fit together."""
-    count, cameras = means.shape[0], viewmats.shape[0]
-    expected = (
-        ("means", means, (count, 3)),
-        ("quats", quats, (count, 4)),
-        ("scales", scales, (count, 3)),
-        ("opacities", opacities, (count,)),
-        ("viewmats", viewmats, (cameras, 4, 4)),
-        ("Ks", Ks, (cameras, 3, 3)),
-    )
-    for name, tensor, shape in expected:
-        if tensor.shape != shape:
-            raise ShapeError(name, str(list(shape)), tuple(tensor.shape))
-    features = ["D"] if sh_degree is None else ["K", "3"]
-    tail = len(features)
-    shape_fits = colors.shape[:-tail] in ((count,), (cameras, count)) and (sh_degree is None or colors.shape[-1] == 3)
-    if not shape_fits:
-        names = ", ".join(features)
-        raise ShapeError("colors", f"[{count}, {names}] or [{cameras}, {count}, {names}]", tuple(colors.shape))
-    if width < 1 or height < 1:
-        raise ConfigError(
-            f"The image size is {width}x{height}, but both must be at least 1. Give positive pixels.", "width"
-        )
-
-
-def _check_backgrounds(backgrounds: Tensor | None, cameras: int, channels: int) -> None:
-    """Raise ShapeError unless there is one background of `channels` values a camera."""
-    if backgrounds is not None and backgrounds.shape != (cameras, channels):
-        raise ShapeError("backgrounds", f"[{cameras}, {channels}]", tuple(backgrounds.shape))
-
-
-def _check_options(render_mode: str, rasterize_mode: str, backend: str) -> None:
-    """Raise ConfigError for an unknown word."""
-    words = (
-        ("render_mode", render_mode, constants.RENDER_MODES),
-        ("rasterize_mode", rasterize_mode, constants.RASTERIZE_MODES),
-        ("backend", backend, constants.BACKENDS),
-    )
-    for name, word, allowed in words:
-        if word not in allowed:
-            raise ConfigError(f"{name} is '{word}', which is unknown. Use {nearest(word, allowed)}.", name)

@@ -23,6 +23,16 @@ def variation(alpha: Tensor) -> Tensor:
     return down + right
 
 
+def opacity_mean(opacities: Tensor) -> Tensor:
+    """Return the mean of the Gaussians' own opacities [N]. Source: Kheradmand et al., 2024, section 3.5."""
+    return opacities.mean()
+
+
+def scale_mean(scales: Tensor) -> Tensor:
+    """Return the mean of all standard deviations [N, 3]. Source: Kheradmand et al., 2024, section 3.5."""
+    return scales.mean()
+
+
 def scale(scales: Tensor, largest: float, needle_ratio: float) -> Tensor:
     """Return the penalty of Gaussians that are too big or like needles.
 

@@ -78,7 +78,8 @@ class GaussianRenderer(Renderer):
         self.settings = settings or GaussianSettings()
         for name in GROUPS:
             setattr(self, name, nn.Parameter(getattr(gaussians, name).detach().clone()))
-        self.statistics = DensityStatistics(len(gaussians)).to(gaussians.means.device)
+        with_radii = self.settings.density.needs_radii
+        self.statistics = DensityStatistics(len(gaussians), with_radii).to(gaussians.means.device)
 
     @property
     def count(self) -> int:
@@ -152,10 +153,12 @@ class GaussianRenderer(Renderer):
         return [{"params": [getattr(self, name)], "lr": learning_rates[name], "name": name} for name in GROUPS]
 
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
-        """Yield the terms opacity, binary, variation, scale and outside (each computed when it is reached)."""
+        """Yield the terms of `regularisers` by their names there (each computed when it is reached)."""
         yield "opacity", regularisers.opacity(render.alpha)
         yield "binary", regularisers.binary(render.alpha)
         yield "variation", regularisers.variation(render.alpha)
+        yield "opacity_mean", regularisers.opacity_mean(self.opacities)
+        yield "scale_mean", regularisers.scale_mean(render.extras["scales"])
         settings = self.settings
         yield "scale", regularisers.scale(render.extras["scales"], settings.largest_scale, settings.needle_ratio)
         yield "outside", regularisers.outside(render.extras["means"])

@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from sds3d.config.base import Config
+from sds3d.errors import nearest
 from sds3d.schedule import Schedule
+
+SHAPES = ("ball", "shell")
+"""Clouds a run can start from without any file."""
+FILE_ENDINGS = (".ply", ".spz", ".splat", ".glb", ".obj", ".stl", ".off")
+"""Endings of files a run can start from; whether the file is there is checked when a run begins."""
+
+
+def _known_start(init: str) -> str:
+    """Return `init` if it names a shape or has the ending of a file that can be read; used as a pydantic validator."""
+    if init in SHAPES or init.lower().endswith(FILE_ENDINGS):
+        return init
+    raise ValueError(
+        f"a start is {nearest(init, SHAPES)}, or a file that ends in {', '.join(FILE_ENDINGS)}; got '{init}'. Give one "
+        "of these."
+    )
 
 
 class DensityConfig(Config):
     """When Gaussians that do nothing are put to better use, or large ones are divided."""
 
-    mode: Literal["off", "relocate", "grow"] = Field(
+    mode: Literal["off", "relocate", "default", "mcmc"] = Field(
         default="relocate",
-        description="relocate: move faint ones onto opaque ones, count fixed; grow: clone and split where it is needed",
+        description="relocate: move faint ones onto opaque ones, count fixed; default: clone, split, prune and reset as "
+        "in the 3DGS paper; mcmc: relocate, add 5 % a round up to max_count, shake the faint",
     )
     every: int = Field(default=50, ge=1, le=100_000, description="steps between two rounds")
     start: float = Field(default=0.1, ge=0, le=1, description="fraction of the run before the first round")
     stop: float = Field(default=0.8, ge=0, le=1, description="fraction of the run after the last round")
-    min_opacity: float = Field(default=0.02, gt=0, lt=1, description="a fainter Gaussian is moved, or removed by grow")
+    min_opacity: float = Field(default=0.02, gt=0, lt=0.5, description="a fainter Gaussian is moved, or removed")
+    max_count: int = Field(default=50_000, ge=2, le=10_000_000, description="never more Gaussians than this")
     grow_gradient: float = Field(
-        default=2e-4, gt=0, le=1e6, description="grow: mean image gradient above which a Gaussian is cloned or split"
+        default=2e-4, gt=0, le=1e6, description="default: mean image gradient above which a Gaussian is cloned or split"
     )
-    max_count: int = Field(default=50_000, ge=2, le=10_000_000, description="grow: never more Gaussians than this")
+    absolute_gradient: bool = Field(
+        default=False,
+        description="default: sum absolute gradients (AbsGS); wants a larger grow_gradient, about 4 times",
+    )
+    grow_scale: float = Field(
+        default=0.01, gt=0, le=10, description="default: up to this share of the camera distance clone, above it split"
+    )
+    prune_scale: float = Field(
+        default=0.1, gt=0, le=10, description="default: larger than this share of the camera distance is removed"
+    )
+    radius_stop: float = Field(
+        default=0, ge=0, le=1, description="default: fraction of the run in which the next two hold; 0: never"
+    )
+    grow_radius: float = Field(default=0.05, gt=0, le=10, description="share of the image above which one is split")
+    prune_radius: float = Field(default=0.15, gt=0, le=10, description="share of the image above which one is removed")
+    reset_every: int = Field(
+        default=3000, ge=0, le=1_000_000, description="default: steps between resets of all opacities; 0: never"
+    )
+    pause_after_reset: int = Field(default=0, ge=0, le=1_000_000, description="default: no round so soon after a reset")
+    revised_opacity: bool = Field(
+        default=False, description="default: halves of a split one are together as opaque as it was"
+    )
+    noise_rate: float = Field(
+        default=1e4, ge=0, le=1e9, description="mcmc: noise on positions, times the learning rate of means"
+    )
 
     @model_validator(mode="after")
     def _start_before_stop(self) -> DensityConfig:
@@ -58,16 +100,32 @@ class GaussiansConfig(Config):
         "opacity": "mean of rendered alpha: keeps fog away",
         "binary": "mean of alpha (1 - alpha): an image is object or background, nothing between",
         "variation": "difference of neighbouring pixels' alpha: smooths silhouettes",
+        "opacity_mean": "mean opacity of the Gaussians themselves: lets density mode mcmc find dead ones",
+        "scale_mean": "mean size of the Gaussians, world units: with opacity_mean, the terms of the MCMC paper",
         "scale": "Gaussians larger than renderer.largest_scale, and needles",
         "outside": "squared distance of centres beyond the unit sphere: keeps the object in view",
     }
     """Loss terms: the keys of `regularisers`."""
 
     kind: Literal["gaussians"] = Field(default="gaussians", description="kind of renderer")
-    count: int = Field(default=4000, ge=2, le=10_000_000, description="Gaussians at the start")
-    init: Literal["ball", "shell"] = Field(default="ball", description="where they start: in a ball or on its surface")
+    count: int = Field(
+        default=4000, ge=2, le=10_000_000, description="Gaussians at the start; of a file of splats, all"
+    )
+    init: Annotated[str, AfterValidator(_known_start)] = Field(
+        default="ball",
+        max_length=1000,
+        description="where they start: ball, shell, or a file of splats (.ply, .spz, .splat, .glb), a mesh or points",
+    )
     init_radius: float = Field(default=0.5, gt=0, le=2, description="radius of that ball, world units")
-    init_opacity: float = Field(default=0.1, gt=0, lt=1, description="opacity at the start")
+    init_size: float | None = Field(
+        default=None,
+        gt=0,
+        le=2,
+        description="centre the object of that file and scale it to this radius; null: as it is",
+    )
+    init_opacity: float = Field(
+        default=0.1, gt=0, lt=1, description="opacity at the start, except of splats from a file"
+    )
     largest_scale: float = Field(
         default=0.1, gt=0, le=2, description="world units a Gaussian may measure before the regulariser 'scale' counts"
     )

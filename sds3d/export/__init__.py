@@ -20,17 +20,16 @@ class Format:
 
 
 FORMATS: dict[str, Format] = {
-    "splats": Format(
-        "splats.ply",
-        "Gaussian splats in the 3DGS layout, +Z up",
-        "SuperSplat, PlayCanvas, Blender add-ons",
-    ),
+    "ply": Format("splats.ply", "Gaussian splats in the 3DGS layout, +Z up", "SuperSplat, PlayCanvas, Blender add-ons"),
+    "spz": Format("splats.spz", "the same splats in a tenth of the size, +Y up", "Scaniverse, Spark, Babylon.js"),
+    "splat": Format("splats.splat", "the same splats in 32 bytes each, +Z up", "antimatter15's viewer, SuperSplat"),
+    "splat_glb": Format("splats.glb", "glTF with KHR_gaussian_splatting, +Y up: experimental", "Cesium, Babylon.js"),
     "glb": Format("mesh.glb", "closed mesh with vertex colours, +Y up", "Blender, three.js, Windows, Godot"),
     "obj": Format("mesh.obj", "the same mesh as text, with colours, +Y up", "Blender, almost anything"),
-    "ply": Format("mesh.ply", "the same mesh with 8-bit colours, +Z up", "MeshLab, CloudCompare, Open3D, Blender"),
+    "mesh_ply": Format("mesh.ply", "the same mesh with 8-bit colours, +Z up", "MeshLab, CloudCompare, Open3D"),
     "stl": Format("mesh.stl", "the same mesh without colours, +Z up", "slicers for 3D printing, CAD"),
     "mp4": Format("turntable.mp4", "H.264 video of one turn", "browsers, any player"),
     "gif": Format("turntable.gif", "the same turn, 256 colours, loops", "browsers, chats, README pages"),
     "png": Format("contact.png", "contact sheet of views", "any picture viewer"),
 }
-"""The formats that can be exported, by the name used in `export --format`."""
+"""The formats that can be exported, by the name used in `export --format` and in recipes."""

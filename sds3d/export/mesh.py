@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,9 @@ from numpy.typing import NDArray
 
 from sds3d.conventions import WORLD_TO_GLTF
 from sds3d.errors import AssetError
+from sds3d.export import glb
 from sds3d.export.atomic import write_bytes
 from sds3d.meshing.mesh import Mesh
-
-_FLOAT, _UINT32 = 5126, 5125
-_VERTEX_BUFFER, _INDEX_BUFFER = 34962, 34963
-"""Numbers of the glTF 2.0 specification: component types and buffer targets."""
 
 
 def write_mesh(path: Path | str, mesh: Mesh) -> Path:
@@ -64,42 +60,19 @@ def encode_glb(mesh: Mesh, with_material: bool = False) -> bytes:
     (trimesh, Open3D) show them darker, and `linear -> sRGB` undoes it.
     with_material adds a rough, non-metal material: better in Blender and in viewers with nothing to reflect, but
     trimesh (5.2) then hides the vertex colours behind the material's white, so it is off.
-    Every attribute has a buffer view of its own, because some readers ignore the byte offset of accessors.
     """
     vertices = to_gltf_axes(mesh.vertices)
     colors = np.concatenate([srgb_to_linear(mesh.colors), np.ones((len(vertices), 1), np.float32)], axis=1)
-    arrays: list[tuple[NDArray[Any], str, int, int]] = [
-        (vertices, "VEC3", _FLOAT, _VERTEX_BUFFER),
-        (to_gltf_axes(mesh.normals), "VEC3", _FLOAT, _VERTEX_BUFFER),
-        (colors, "VEC4", _FLOAT, _VERTEX_BUFFER),
-        (mesh.faces.astype("<u4").reshape(-1), "SCALAR", _UINT32, _INDEX_BUFFER),
+    arrays = [
+        glb.Array(vertices, "VEC3", glb.VERTEX_BUFFER, has_bounds=True),
+        glb.Array(to_gltf_axes(mesh.normals), "VEC3", glb.VERTEX_BUFFER),
+        glb.Array(colors, "VEC4", glb.VERTEX_BUFFER),
+        glb.Array(mesh.faces.astype("<u4").reshape(-1), "SCALAR", glb.INDEX_BUFFER),
     ]
-    views, accessors, binary = [], [], b""
-    for index, (array, kind, component, target) in enumerate(arrays):
-        data = array.astype(array.dtype.newbyteorder("<")).tobytes()
-        views.append({"buffer": 0, "byteOffset": len(binary), "byteLength": len(data), "target": target})
-        accessors.append({"bufferView": index, "componentType": component, "count": len(array), "type": kind})
-        binary += data
-    accessors[0] |= {"min": vertices.min(axis=0).tolist(), "max": vertices.max(axis=0).tolist()}
-    primitive = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "mode": 4}
-    tree: dict[str, Any] = {
-        "asset": {"version": "2.0", "generator": "sds3d"},
-        "scene": 0,
-        "scenes": [{"nodes": [0]}],
-        "nodes": [{"mesh": 0, "name": "object"}],
-        "meshes": [{"primitives": [primitive]}],
-        "buffers": [{"byteLength": len(binary)}],
-        "bufferViews": views,
-        "accessors": accessors,
-    }
-    if with_material:
-        primitive["material"] = 0
-        tree["materials"] = [_MATERIAL]
-    text = json.dumps(tree, separators=(",", ":")).encode("ascii")
-    text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + len(binary)  # every array is of 4-byte numbers, so `binary` needs no padding
-    head = struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON")
-    return head + text + struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    primitive: dict[str, Any] = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "mode": 4}
+    if not with_material:
+        return glb.encode(arrays, primitive)
+    return glb.encode(arrays, primitive | {"material": 0}, {"materials": [_MATERIAL]})
 
 
 def encode_obj(mesh: Mesh) -> bytes:

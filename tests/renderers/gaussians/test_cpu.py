@@ -9,14 +9,16 @@ import threading
 import pytest
 import torch
 
-from renderers.gaussians import cpu
+from renderers.gaussians import cpu, scratch, workers
+from renderers.gaussians.projection import Projection, project
 from renderers.gaussians.rasterise import rasterise
 
 CASES = {
     "plain": ({}, {}),
     "one camera, size not of tiles": ({"cameras": 1, "width": 50, "height": 33}, {"render_mode": "RGB+D"}),
     "three cameras, D=1": ({"cameras": 3, "channels": 1}, {}),
-    "D=5": ({"channels": 5}, {"rasterize_mode": "antialiased"}),
+    "D=8": ({"channels": 8}, {"rasterize_mode": "antialiased"}),
+    "D=20": ({"channels": 20}, {"render_mode": "RGB+D"}),
     "fewer Gaussians than a vector": ({"count": 5}, {}),
     "camera inside": ({"distance": 0.3, "count": 90}, {"render_mode": "RGB+D"}),
     "antialiased small": ({"size": 0.02}, {"rasterize_mode": "antialiased"}),
@@ -71,7 +73,7 @@ def test_absgrad_is_the_sum_of_single_pixel_gradients(make_scene):
 def test_threads_and_repeats_give_equal_bits(make_scene, monkeypatch):
     results = []
     for threads in (1, 2, 4, 1):
-        monkeypatch.setattr(cpu, "thread_count", lambda entries, threads=threads: threads)
+        monkeypatch.setattr(workers, "thread_count", lambda work, threads=threads: threads)
         scene = make_scene(count=120, cameras=3, width=70, height=50).to(torch.float32)
         image, alpha, gradients = _run(scene, "cpu", render_mode="RGB+ED")
         results.append([image, alpha, *gradients])
@@ -81,7 +83,8 @@ def test_threads_and_repeats_give_equal_bits(make_scene, monkeypatch):
 
 def test_thread_count_follows_the_work(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    assert [cpu.thread_count(n) for n in (0, cpu.THREAD_ENTRIES, 2 * cpu.THREAD_ENTRIES, 10**9)] == [1, 1, 2, 2]
+    unit = workers.THREAD_MICROSECONDS
+    assert [workers.thread_count(n) for n in (0, unit, 2 * unit, 1e9)] == [1, 1, 2, 2]
 
 
 def test_strided_inputs_and_gradients(make_scene):
@@ -98,7 +101,7 @@ def test_strided_inputs_and_gradients(make_scene):
 
 
 def test_calls_from_two_threads_at_once(make_scene, monkeypatch):
-    monkeypatch.setattr(cpu, "thread_count", lambda entries: 2)
+    monkeypatch.setattr(workers, "thread_count", lambda work: 2)
     scene = make_scene()
     expected = rasterise(*scene.call(), backend="cpu")[0]
     found = [None] * 4
@@ -106,61 +109,139 @@ def test_calls_from_two_threads_at_once(make_scene, monkeypatch):
     def draw(i):
         found[i] = rasterise(*scene.call(), backend="cpu")[0]
 
-    workers = [threading.Thread(target=draw, args=(i,)) for i in range(4)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=30)
+    threads = [threading.Thread(target=draw, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
     assert all(image is not None and torch.equal(image, expected) for image in found)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_works_after_a_fork(make_scene, monkeypatch):
-    monkeypatch.setattr(cpu, "thread_count", lambda entries: 2)
+    monkeypatch.setattr(workers, "thread_count", lambda work: 2)
     scene = make_scene()
-    rasterise(*scene.call(), backend="cpu")
+    tensors = (*scene.gaussians[:4], scene.viewmats, scene.Ks)
+    projection, records, _ = cpu.project(*tensors, width=scene.width, height=scene.height, **OPTIONS)
+    expected, _ = cpu.composite(projection, scene.colors, cpu.View(scene.width, scene.height), None, records)
     child = os.fork()
     if child == 0:
         code = 1
         try:
             torch.set_num_threads(1)
-            projection = cpu.Projection(*(t.clone() for t in _projection(scene)))
-            cpu.composite(projection, scene.colors.expand(2, -1, -1).contiguous(), scene.width, scene.height)
-            code = 0
+            image, _ = cpu.composite(projection, scene.colors, cpu.View(scene.width, scene.height), None, records)
+            code = 0 if torch.equal(image, expected) else 2
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
 
 
-def _projection(scene):
-    """Return 2D Gaussians made without matrix products (a forked child must not touch torch's thread pool)."""
-    generator = torch.Generator().manual_seed(0)
-    count = len(scene.means)
-    means2d = 20.0 * torch.rand(2, count, 2, generator=generator)
-    conics = torch.tensor([0.2, 0.0, 0.2]).expand(2, count, 3).contiguous()
-    depths = torch.rand(2, count, generator=generator)
-    return means2d, depths, conics, torch.full((2, count), 0.5), torch.full((2, count, 2), 9, dtype=torch.int32)
+OPTIONS = {"near_plane": 0.01, "far_plane": 1e10, "eps2d": 0.3, "radius_clip": 0.0, "antialiased": False}
 
 
-def test_a_cold_compile_is_announced_and_a_warm_one_is_not(tmp_path, monkeypatch, caplog):
-    from renderers.gaussians import cpu_kernels
+def test_projection_agrees_with_the_torch_projection(make_scene):
+    for antialiased in (False, True):
+        scene = make_scene(count=83, cameras=3, distance=1.0)
+        tensors = (*scene.gaussians[:4], scene.viewmats, scene.Ks)
+        options = {**OPTIONS, "antialiased": antialiased, "far_plane": 2.0, "radius_clip": 1.5}
+        found, records, is_usable = cpu.project(*tensors, width=37, height=21, **options)
+        exact = project(*(t.double() for t in tensors), 37, 21, **options)
+        seen = (exact.radii > 0).all(dim=-1)
+        assert 20 < seen.sum() < 200 and is_usable and torch.equal(found.radii, exact.radii)
+        for ours, theirs in zip(found[:4], exact[:4], strict=True):
+            assert torch.allclose(ours[seen], theirs[seen].float(), rtol=1e-4, atol=1e-4)
+        packed = cpu.pack(Projection(*(field.float() for field in exact[:4]), exact.radii))
+        both = torch.cat([seen, seen.new_zeros(3, packed.shape[1] - 83)], dim=1)
+        floats = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 13, 14, 15]  # 11 and 12 are the radii, int32
+        assert torch.allclose(records[both][:, floats], packed[both][:, floats], rtol=1e-3, atol=1e-3)
 
-    class Cold:
-        class stats:
-            cache_path = str(tmp_path)
 
-        py_func = cpu_kernels.backward.py_func
+def test_cameras_that_need_gradients_get_them(make_scene):
+    """The torch projection steps in, and the picture stays the same."""
+    results = []
+    for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
+        scene = make_scene().to(dtype)
+        scene.viewmats.requires_grad_()
+        scene.Ks.requires_grad_()
+        image, _, _ = rasterise(*scene.call(), backend=backend, render_mode="RGB+ED")
+        image.square().sum().backward()
+        results.append([image, scene.viewmats.grad, scene.Ks.grad, scene.means.grad])
+    assert (results[0][0] - results[1][0]).abs().mean() < 1e-5
+    for ours, theirs in zip(results[0][1:], results[1][1:], strict=True):
+        assert torch.linalg.vector_norm(ours - theirs) <= 1e-4 * torch.linalg.vector_norm(theirs)
 
-    monkeypatch.setattr(cpu_kernels, "backward", Cold)
-    line = Cold.py_func.__code__.co_firstlineno
-    with caplog.at_level(logging.WARNING):
-        cpu._kernels.__wrapped__()
-        assert [r.message.startswith("Compiling the CPU rasteriser: once") for r in caplog.records] == [True]
-        (tmp_path / f"cpu_kernels.backward-{line}.py311.nbi").touch()
+
+def test_backgrounds_that_need_gradients_get_them(make_scene):
+    results = []
+    for backend in ("cpu", "reference"):
+        scene, backgrounds = make_scene().to(torch.float32), torch.full((2, 3), 0.3, requires_grad=True)
+        image, _, _ = rasterise(*scene.call(), backend=backend, backgrounds=backgrounds, render_mode="RGB+ED")
+        image.square().sum().backward()
+        results.append([image, backgrounds.grad, scene.means.grad])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_meta_can_be_differentiated(make_scene):
+    """Losses on the projected Gaussians reach the parameters, beside those on the picture."""
+    results = []
+    for backend in ("cpu", "reference"):
+        scene = make_scene(distance=4.0).to(torch.float32)
+        image, _, meta = rasterise(*scene.call(), backend=backend, rasterize_mode="antialiased")
+        names = ("means2d", "depths", "conics", "opacities")
+        terms = [(meta[name] * weight).sum() for name, weight in zip(names, (0.1, 1.0, 5.0, 1.0), strict=True)]
+        (sum(terms) + image.sum()).backward()
+        results.append([t.grad for t in scene.gaussians])
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.linalg.vector_norm(ours - theirs) <= 1e-4 * torch.linalg.vector_norm(theirs)
+
+
+def test_a_graph_can_be_walked_twice(make_scene):
+    scene = make_scene().to(torch.float32)
+    image, _, _ = rasterise(*scene.call(), backend="cpu")
+    first = torch.autograd.grad(image.sum(), scene.gaussians, retain_graph=True)
+    rasterise(*make_scene(seed=3).call(), backend="cpu")  # would overwrite memory that was given back too early
+    second = torch.autograd.grad(image.sum(), scene.gaussians)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    with pytest.raises(RuntimeError, match="second time"):
+        torch.autograd.grad(image.sum(), scene.gaussians)
+
+
+def test_memory_comes_back(make_scene):
+    """Leased buffers return after backward, when a graph is dropped, and without gradients; their number stays."""
+
+    def held():  # no collection of garbage: nothing may lie in reference cycles
+        return {size: len(buffers) for size, buffers in scratch._free.items()}
+
+    def step(kind):
+        scene = make_scene().to(torch.float32)
+        with torch.set_grad_enabled(kind != "no_grad"):
+            image, _, meta = rasterise(*scene.call(), backend="cpu")
+        if kind == "backward":
+            image.sum().backward()
+            del meta  # holds the projection records, which are a lease too
+            return held()
+        return None
+
+    for kind in ("backward", "dropped", "no_grad"):
+        step(kind)
+        before = held()
+        for _ in range(10):
+            during = step(kind)
+        assert held() == before and (during is None or during == before)
+
+
+def test_a_cold_compile_is_announced_and_a_warm_one_is_not(monkeypatch, caplog):
+    from renderers.gaussians.kernels import compiling
+
+    for cached, lines in ((False, 1), (True, 0)):
         caplog.clear()
-        cpu._kernels.__wrapped__()
-        assert not caplog.records
+        monkeypatch.setattr(compiling, "is_cached", lambda *_, cached=cached: cached)
+        with caplog.at_level(logging.WARNING):
+            cpu._kernels.__wrapped__()
+        assert len(caplog.records) == lines
+        assert all(r.message.startswith("Compiling the CPU rasteriser: once per install") for r in caplog.records)
 
 
 def test_no_gradient_bookkeeping_without_gradients(make_scene):

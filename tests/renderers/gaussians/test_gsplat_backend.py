@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from renderers.gaussians import constants, gsplat_backend
-from renderers.gaussians.density import DensityStatistics
+from renderers.gaussians import constants, gsplat_backend, initialise
+from renderers.gaussians.density import DensitySettings, DensityStatistics
 from renderers.gaussians.rasterise import rasterise
+from renderers.gaussians.renderer import GaussianRenderer, GaussianSettings
+from sds3d.cameras import turntable
 from sds3d.errors import BackendError
 
 gsplat = pytest.importorskip("gsplat")
@@ -101,6 +103,81 @@ def test_density_statistics_are_those_of_gsplat(make_scene):
     statistics.update(meta, absolute=False)
     assert torch.allclose(statistics.gradient_sum, state["grad2d"], rtol=1e-5)
     assert torch.equal(statistics.seen, state["count"])
+
+
+def _without_kernels(name):
+    """Return what the compiled function `name` returns, as far as shapes and types go (read from gsplat's sources)."""
+
+    def project(means, covars, quats, scales, opacities, viewmats, *_):
+        empty, shape = means.new_empty, (len(viewmats), len(means))
+        radii = means.new_empty((*shape, 2), dtype=torch.int32)
+        return radii, empty(*shape, 2), empty(shape), empty(*shape, 3), empty(shape)
+
+    def project_back(means, covars, quats, scales, viewmats, *_):
+        return means.new_empty(means.shape), None, quats.new_empty(quats.shape), scales.new_empty(scales.shape), None
+
+    def tiles(means2d, *_):
+        return (means2d.new_empty(n, dtype=kind) for n, kind in ((5, torch.int32), (7, torch.int64), (7, torch.int32)))
+
+    def offsets(ids, images, tile_width, tile_height):
+        return ids.new_empty((images, tile_height, tile_width), dtype=torch.int32)
+
+    def draw(means2d, conics, colors, opacities, backgrounds, masks, width, height, *_):
+        image = colors.new_empty((len(means2d), height, width, colors.shape[-1]))
+        return image, image[..., :1].clone(), image[..., 0].to(torch.int32)
+
+    def draw_back(means2d, conics, colors, opacities, *rest):
+        tensors = (means2d, means2d, conics, colors, opacities)
+        return tuple(t.new_empty(t.shape) for t in tensors)
+
+    return {
+        "projection_ewa_3dgs_fused_fwd": project,
+        "projection_ewa_3dgs_fused_bwd": project_back,
+        "intersect_tile": tiles,
+        "intersect_offset": offsets,
+        "rasterize_to_pixels_3dgs_fwd": draw,
+        "rasterize_to_pixels_3dgs_bwd": draw_back,
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("settings", "density"),
+    [
+        ({}, {"mode": "default"}),
+        ({"normals": True, "rasterize_mode": "antialiased"}, {"mode": "default", "absolute_gradient": True}),
+        ({}, {"mode": "default", "radius_stop": 100}),
+        ({}, {"mode": "mcmc"}),
+        ({}, {"mode": "relocate"}),
+    ],
+)
+def test_a_training_step_runs_without_values(monkeypatch, settings, density):
+    """gsplat's own Python on the meta device, its compiled functions replaced by their shapes: render, terms, backward,
+    optimiser and density control. Any hidden transfer, .item() or branch on a value fails here as it would cost time on
+    a card."""
+    from gsplat.cuda import _wrapper
+
+    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_func", _without_kernels)
+    monkeypatch.setattr(_wrapper, "_make_lazy_cuda_obj", lambda name: name)
+    monkeypatch.setattr("renderers.gaussians.rasterise.choose_backend", lambda *_: "gsplat")
+    cloud = initialise.ball(30, 0.5, torch.Generator().manual_seed(0))
+    renderer = GaussianRenderer(cloud, GaussianSettings(**settings, density=DensitySettings(**density))).to("meta")
+    rates = dict.fromkeys(("means", "quats", "log_scales", "opacity_logits", "sh0"), 1e-3)
+    optimiser = torch.optim.Adam(renderer.parameter_groups(rates), foreach=False)
+    cameras = turntable(2, 24).to("meta")
+    render = renderer(cameras, torch.ones(2, 3, device="meta"))
+    assert render.extras["meta"]["backend"] == "gsplat"
+    shapes = {"rgb": (2, 24, 24, 3), "alpha": (2, 24, 24, 1), "depth": (2, 24, 24, 1)}
+    for name, shape in shapes.items():
+        value = getattr(render, name)
+        assert value.is_meta and value.shape == shape and value.dtype == torch.float32, name
+    terms = [term for _, term in renderer.regularisers(render)]
+    (render.rgb.square().sum() + render.depth.sum() + torch.stack(terms).sum()).backward()
+    for name in rates:
+        gradient = getattr(renderer, name).grad
+        assert gradient.is_meta and gradient.shape == getattr(renderer, name).shape, name
+    optimiser.step()
+    assert renderer.after_step(7, optimiser, render) == {}
+    assert all(buffer.is_meta for buffer in renderer.statistics.buffers())
 
 
 @pytest.mark.cuda

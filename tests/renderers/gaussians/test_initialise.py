@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from renderers.gaussians import initialise, sh
+from renderers.gaussians.parameters import GROUPS
 from sds3d.errors import ConfigError
+from sds3d.export.splats import Splats
 
 
 def _generator(seed=0):
@@ -60,3 +63,37 @@ def test_opacity_colour_and_seed():
 def test_messages(arguments, options, message):
     with pytest.raises(ConfigError, match=message):
         initialise.ball(*arguments, _generator(), **options)
+
+
+def test_points_become_rounds_as_wide_as_their_spacing():
+    places = torch.rand(200, 3, generator=_generator()) - 0.5
+    places[1] = places[0]  # two in the same place
+    colours = torch.rand(200, 3, generator=_generator(1))
+    cloud = initialise.from_points(places, colours, _generator(2), opacity=0.3, scale=0.5)
+    distances = torch.cdist(places.double(), places.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distances.sort(dim=1).values[:, 1:4]
+    expected = 0.5 * nearest.square().mean(dim=1).sqrt()
+    assert torch.allclose(cloud.log_scales.exp().double(), expected[:, None].expand(-1, 3), rtol=1e-4)
+    assert torch.allclose(sh.rgb_from_sh0(cloud.sh0), colours, atol=1e-6)
+    assert torch.equal(cloud.means, places)
+    assert torch.allclose(cloud.opacity_logits.sigmoid(), torch.full((200,), 0.3))
+
+
+def test_points_in_one_place_still_have_a_size():
+    cloud = initialise.from_points(torch.zeros(3, 3), torch.zeros(3, 3), _generator())
+    assert torch.isfinite(cloud.log_scales).all()
+    pair = initialise.from_points(torch.tensor([[0.0, 0, 0], [0, 0, 0.2]]), torch.zeros(2, 3), _generator())
+    assert torch.allclose(pair.log_scales.exp(), torch.full((2, 3), 0.2))
+    with pytest.raises(ConfigError, match=r"Gaussian count is 1, but at least 2"):
+        initialise.from_points(torch.zeros(1, 3), torch.zeros(1, 3), _generator())
+
+
+def test_splats_become_the_same_gaussians():
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(5, width) if width else 5) for width in (3, 4, 3, 0, 3)]
+    splats = Splats(*arrays, rng.normal(size=(5, 3, 3)))
+    cloud = initialise.from_splats(splats)
+    for name in GROUPS:
+        assert torch.equal(getattr(cloud, name), torch.from_numpy(getattr(splats, name)))
+    cloud.means.zero_()
+    assert splats.means.any()  # a copy

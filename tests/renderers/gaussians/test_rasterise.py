@@ -199,6 +199,59 @@ def test_without_numba_auto_falls_back(make_scene, monkeypatch):
         choose_backend("cpu", torch.zeros(1, 3))
 
 
+@pytest.mark.parametrize("name", ["means", "quats", "scales", "opacities", "colors", "viewmats", "Ks", "backgrounds"])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_values_that_are_not_finite_are_named(backend, make_scene, name, value):
+    """The last Gaussian of 67 does not fill a vector; both back ends look at it."""
+    scene, backgrounds = make_scene(count=67), torch.zeros(2, 3)
+    tensor = backgrounds if name == "backgrounds" else getattr(scene, name)
+    tensor.view(-1)[-1] = value
+    message = rf"{name} is {value} at \[.*\] \(1 such values\), but every value must be finite. Look for"
+    with pytest.raises(ConfigError, match=message) as caught:
+        rasterise(*scene.call(), backgrounds=backgrounds, backend=backend)
+    assert caught.value.path == name
+
+
+def test_quaternions_without_length_are_named(backend, make_scene):
+    scene = make_scene()
+    scene.quats[7] = 0.0
+    with pytest.raises(ConfigError, match=r"quats has length 0 at \[7\], but a rotation needs a length above 0. Use 1"):
+        rasterise(*scene.call(), backend=backend)
+    scene.quats[7] = torch.tensor([1e-6, 0.0, 0.0, 0.0])  # short, but a rotation
+    rasterise(*scene.call(), backend=backend)
+
+
+def test_huge_values_are_not_taken_for_infinities(backend, make_scene):
+    scene = make_scene()
+    scene.means[3] = torch.tensor([3e38, 3e38, -3e38])
+    scene.scales[5] = 1e12
+    image, alpha, _ = rasterise(*scene.call(), backend=backend)
+    assert image.isfinite().all() and alpha.isfinite().all()
+
+
+def test_values_are_not_looked_at_on_other_devices(make_scene):
+    scene = make_scene(count=7)
+    scene.means[0] = math.nan
+    tensors = [t.to("meta") for t in (*scene.gaussians, scene.viewmats, scene.Ks)]
+    assert rasterise(*tensors, 37, 21)[0].shape == (2, 21, 37, 3)  # a look at a value would raise
+
+
+def test_kinds_of_tensors_are_named(make_scene):
+    scene = make_scene()
+    with pytest.raises(ConfigError, match=r"means is of type ndarray, but a torch.Tensor is needed. Convert it."):
+        rasterise(scene.means.numpy(), *scene.call()[1:])
+    with pytest.raises(ConfigError, match=r"means is int64, but floating point is needed. Call .float\(\)."):
+        rasterise(scene.means.long(), *scene.call()[1:])
+    with pytest.raises(ConfigError, match=r"Ks is float64, but means is float32. Convert one of them: all must be the"):
+        rasterise(*scene.call()[:6], scene.Ks.double(), 37, 21)
+    with pytest.raises(ConfigError, match=r"quats is on meta, but means is on cpu. Move one of them: all must be tog"):
+        rasterise(scene.means, scene.quats.to("meta"), *scene.call()[2:])
+    with pytest.raises(ShapeError, match=r"viewmats has shape \[0, 4, 4\], but \[C >= 1, 4, 4\] is needed"):
+        rasterise(*scene.gaussians, scene.viewmats[:0], scene.Ks[:0], 37, 21)
+    with pytest.raises(ShapeError, match=r"means has shape \[180\], but \[N, 3\] is needed"):
+        rasterise(scene.means.flatten(), *scene.call()[1:])
+
+
 def test_messages(make_scene):
     scene = make_scene()
     with pytest.raises(ConfigError, match=r"render_mode is 'RGBD', which is unknown. Use 'RGB"):

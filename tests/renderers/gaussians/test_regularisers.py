@@ -35,3 +35,13 @@ def test_outside_pulls_back_and_only_from_outside():
     value.backward()
     assert value.item() == pytest.approx(4.0 / 3)
     assert means.grad[0, 0] > 0 and (means.grad[1:] == 0).all()
+
+
+def test_the_means_of_the_mcmc_paper():
+    opacities = torch.tensor([0.1, 0.5], requires_grad=True)
+    scales = torch.tensor([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]], requires_grad=True)
+    assert regularisers.opacity_mean(opacities).item() == pytest.approx(0.3)
+    assert regularisers.scale_mean(scales).item() == pytest.approx(0.35)
+    (regularisers.opacity_mean(opacities) + regularisers.scale_mean(scales)).backward()
+    assert torch.allclose(opacities.grad, torch.full((2,), 0.5))
+    assert torch.allclose(scales.grad, torch.full((2, 3), 1 / 6))

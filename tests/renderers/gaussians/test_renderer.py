@@ -86,7 +86,7 @@ def test_regularisers_are_named_scalars_with_gradients():
         renderer.means[0] = torch.tensor([2.0, 0, 0])
         renderer.log_scales[1] = torch.tensor([0.5, 0.01, 0.01]).log()
     terms = dict(renderer.regularisers(renderer(turntable(2, 16), torch.ones(2, 3))))
-    assert list(terms) == ["opacity", "binary", "variation", "scale", "outside"]
+    assert list(terms) == ["opacity", "binary", "variation", "opacity_mean", "scale_mean", "scale", "outside"]
     assert all(term.shape == () and term > 0 and term.requires_grad for term in terms.values())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import av
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sds3d.config.recipe import ExportFormat
 from sds3d.errors import AssetError, ConfigError, ShapeError
 from sds3d.export import FORMATS
 from sds3d.export.images import to_bytes, write_png
@@ -117,6 +119,7 @@ def test_png_is_exact(tmp_path: Path) -> None:
 
 
 def test_every_format_names_its_file_contents_and_programs() -> None:
-    assert {"splats", "glb", "mp4", "png"} <= set(FORMATS)
+    assert tuple(FORMATS) == get_args(ExportFormat)
+    assert len({entry.file_name for entry in FORMATS.values()}) == len(FORMATS)
     for entry in FORMATS.values():
         assert entry.file_name.endswith(entry.extension) and entry.holds and entry.opens_in
