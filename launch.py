@@ -16,8 +16,11 @@ from sds3d import citations, doctor, hardware, report
 from sds3d import run as runs
 from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
 from sds3d.config.explain import keys_of
+from sds3d.config.gaussians import SHAPES
 from sds3d.config.load import capped, is_override
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
+from sds3d.guidance.methods import table_rows
+from sds3d.guidance.requirements import check_recipe
 from sds3d.priors.folder import PriorFolder, check_folder
 
 PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
@@ -75,6 +78,7 @@ def generate(
     overlays = [*(overlay or []), *(["tiny"] if tiny else [])]
     resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
     folder = _check(resolved)
+    _check_start(resolved)
     run = runs.plan(out, resolved.prompt.text, resolved.seed)
     from systems.text_to_3d import generate as start
 
@@ -97,6 +101,8 @@ def resume(run: RunArgument) -> int:
         )
     recipe = opened.read_recipe()
     _check(recipe)
+    if not opened.last_checkpoint.is_file():
+        _check_start(recipe)
     from systems.text_to_3d import resume as start
 
     typer.echo(report.first_line(recipe, opened.path))
@@ -107,7 +113,7 @@ def resume(run: RunArgument) -> int:
 def export(
     run: RunArgument,
     formats: Annotated[str, typer.Option("--format", help=f"Comma-separated: {', '.join(FORMATS)}.")] = ",".join(
-        FORMATS
+        ExportConfig().formats
     ),
 ) -> None:
     """Write the asset of a run in other formats, into its folder 'export'."""
@@ -115,7 +121,7 @@ def export(
     for name in wanted or ("",):
         if name not in FORMATS:
             raise ConfigError(
-                f"--format '{name}' is unknown: allowed is {nearest(name, FORMATS)}. Choose some of them."
+                f"--format '{name}' is unknown: allowed is {', '.join(FORMATS)}. Did you mean {nearest(name, FORMATS)}?"
             )
     opened = runs.open_run(run)
     from systems.text_to_3d import export as start
@@ -141,8 +147,13 @@ def render(
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show every key of this recipe.", show_default=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+    methods: Annotated[bool, typer.Option("--methods", help="List the distillation methods instead.")] = False,
 ) -> None:
     """List the recipes, or every key of one recipe: its value, what it may be and what it means."""
+    if methods:
+        if as_json:
+            return _show("", table_rows(), True)
+        return typer.echo("\n".join(report.method_lines(row) for row in table_rows()))
     if name is not None:
         keys = keys_of(load_recipe(name))
         if as_json:
@@ -154,6 +165,7 @@ def recipes(
         return _show("", [{column: getattr(recipe, column) for column in columns} for recipe in found], True)
     typer.echo("\n".join(report.recipe_lines(recipe) for recipe in found))
     typer.echo(f'Use one: {PROGRAM} generate "a red mug" --recipe NAME. Its keys: {PROGRAM} recipes NAME')
+    typer.echo(f"The distillation methods they are made of: {PROGRAM} recipes --methods")
 
 
 @app.command("doctor")
@@ -242,7 +254,15 @@ def _check(recipe: Recipe) -> PriorFolder:
     recipe.prompt.build()
     hardware.check_device(recipe.device)
     hardware.check_rasteriser(recipe.renderer.backend, recipe.device)
-    return check_folder(recipe.prior.folder)
+    return check_recipe(recipe)
+
+
+def _check_start(recipe: Recipe) -> None:
+    """Read the file the run is to start from, if it is one, before anything slow is imported."""
+    if recipe.renderer.init not in SHAPES:
+        from sds3d.export.start import check_start
+
+        check_start(recipe.renderer.init, min(recipe.cameras.distance), recipe.renderer.init_size)
 
 
 def _prior_folder(path: Path | None) -> Path:

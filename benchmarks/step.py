@@ -1,9 +1,11 @@
-"""Where the time of a training step goes: python benchmarks/step.py [--steps N] [--json FILE] [KEY=VALUE ...].
+"""Where the time of a training step goes: python benchmarks/step.py [--recipe NAME] [--steps N] [--json FILE] [KEY=VALUE ...].
 
-Trains the quickstart recipe with the system, trainer and optimiser of `launch.py generate` for a few steps. Stopwatches
+Trains a recipe (default: quickstart) with the system, trainer and optimiser of `launch.py generate` for a few steps. Stopwatches
 hang on the objects and on Lightning's hooks, so that no second copy of the step can drift away from the real one. The
 table shows medians over the steps after the warm-up, wall clock beside processor time, which a busy machine disturbs
-less. "backward" is that of renderer and encoder together; the prior has none.
+less. "guidance" is all of a guidance call that is neither encoder nor network: draws, texts, rule, weight, filters.
+"score network" is the trained network of methods that have one. "backward" is that of renderer, encoder and score
+network together; the frozen prior has none.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from lightning.pytorch import Callback
 from sds3d.config import Recipe, load_recipe
 from sds3d.hardware import processor, threads
 
-PARTS = ("render", "encoder", "prior", "backward", "optimiser + density", "rest")
+PARTS = ("render", "encoder", "prior", "score network", "guidance", "backward", "optimiser + density", "rest")
+INSIDE = ("encoder", "prior", "score network")
+"""Parts measured inside a guidance call."""
 Times = dict[str, tuple[float, float]]
 
 
@@ -85,6 +89,9 @@ class Stopwatch(Callback):
         """End the step; whatever nobody measured is the rest."""
         self.stop("optimiser + density")
         self.stop("step")
+        inside = [self._now.get(name, (0.0, 0.0)) for name in INSIDE]
+        call = self._now.pop("guidance call")
+        self._now["guidance"] = (call[0] - sum(part[0] for part in inside), call[1] - sum(part[1] for part in inside))
         parts = [self._now.get(name, (0.0, 0.0)) for name in PARTS[:-1]]
         self._now["rest"] = tuple(self._now["step"][k] - sum(part[k] for part in parts) for k in (0, 1))  # type: ignore
         self.steps.append(self._now)
@@ -99,11 +106,18 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
     from systems.session import train
 
     system = build_system(recipe)
-    prior, renderer, guidance = system.guidance.prior, system.renderer, system.guidance
+    prior, renderer = system.guidance.prior, system.renderer
     watch = Stopwatch(prior.device)
-    renderer.forward = watch.around("render", renderer.forward)
-    prior.encode = watch.around("encoder", prior.encode)  # type: ignore[method-assign]
-    guidance.networks = {name: watch.around("prior", call) for name, call in guidance.networks.items()}
+    for asset in system.assets:
+        asset.forward = watch.around("render", asset.forward)  # type: ignore[method-assign]
+    for guide in system.guides:
+        guide.prior.encode = watch.around("encoder", guide.prior.encode)  # type: ignore[method-assign]
+        names = {name: "prior" if name == "base" else "score network" for name in guide.networks}
+        guide.networks = {name: watch.around(names[name], call) for name, call in guide.networks.items()}
+        if guide.score is not None:
+            guide.score.output = watch.around("score network", guide.score.output)  # type: ignore[method-assign]
+            guide.networks["psi"] = guide.score.predict  # its output is measured already
+    system.guides = [watch.around("guidance call", guide) for guide in system.guides]  # type: ignore[misc]
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         train(system, RunFolder(Path(folder)), Console(file=nowhere), (watch,))
     steps = watch.steps[warm_up:]
@@ -120,6 +134,8 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
         "gaussians": int(renderer.means.shape[0]),
         "views": recipe.cameras.views,
         "size_px": recipe.cameras.size,
+        "recipe": recipe.name,
+        "method": recipe.guidance.method,
         "backend": recipe.renderer.backend,
         "device": str(prior.device),
         "processor": processor(),
@@ -134,8 +150,9 @@ def show(result: dict[str, Any]) -> None:
     from rich.table import Table
 
     whole = result["parts"]["step"]
-    title = f"One step, median of {result['steps']}: {result['gaussians']} Gaussians, {result['views']} views of "
-    title += f"{result['size_px']} px, {result['device']}, {result['threads']} threads, {result['processor']}"
+    title = f"One step of {result['recipe']} ({result['method']}), median of {result['steps']}: "
+    title += f"{result['gaussians']} Gaussians, {result['views']} views of {result['size_px']} px, {result['device']}, "
+    title += f"{result['threads']} threads, {result['processor']}"
     table = Table("part", title=title, title_justify="left")
     for column in ("wall ms", "share", "processor ms", "share"):
         table.add_column(column, justify="right")
@@ -150,6 +167,7 @@ def show(result: dict[str, Any]) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--recipe", default="quickstart", help="name of a recipe or a YAML file")
     parser.add_argument("--steps", type=int, default=40, help="steps that count")
     parser.add_argument("--warm-up", type=int, default=5, help="steps before them, which compile kernels")
     parser.add_argument("--tiny", action="store_true", help="the overlay tiny")
@@ -159,7 +177,7 @@ def main() -> None:
     steps = options.steps + options.warm_up
     fixed = [f"training.steps={steps}", "training.preview_every=0", "training.checkpoint_every_s=86400"]
     prompt = {"prompt.text": ("the prompt", "a red mug")}
-    recipe = load_recipe("quickstart", ["tiny"] if options.tiny else [], [*fixed, *options.overrides], prompt)
+    recipe = load_recipe(options.recipe, ["tiny"] if options.tiny else [], [*fixed, *options.overrides], prompt)
     result = measure(recipe, options.warm_up)
     show(result)
     if options.json:

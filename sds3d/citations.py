@@ -2,49 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from sds3d.citation import Citation
+from sds3d.guidance.papers import METHOD_PAPERS
 
 if TYPE_CHECKING:  # the recipe checks its keys against this table
     from sds3d.config import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Citation:
-    """A published work.
-
-    Args:
-        authors: full names, in order, joined with " and " as BibTeX wants them.
-        venue: conference or journal, "" for a preprint.
-        is_article: whether the venue is a journal.
-        arxiv: identifier such as "2209.14988", "" if there is none.
-    """
-
-    key: str
-    title: str
-    authors: str
-    year: int
-    venue: str = ""
-    is_article: bool = False
-    arxiv: str = ""
-
-    @property
-    def line(self) -> str:
-        """One readable line: first author, title, venue, year, identifier."""
-        first, *others = self.authors.split(" and ")
-        who = f"{first} et al." if others else first
-        where = ", ".join(part for part in (self.venue, str(self.year)) if part)
-        return f"{who}: {self.title}. {where}" + (f". arXiv:{self.arxiv}" if self.arxiv else "")
-
-    @property
-    def bibtex(self) -> str:
-        """The BibTeX entry."""
-        rows = [("title", f"{{{self.title}}}"), ("author", self.authors), ("year", str(self.year))]
-        rows += [("journal" if self.is_article else "booktitle", self.venue)] if self.venue else []
-        rows += [("eprint", self.arxiv), ("archivePrefix", "arXiv")] if self.arxiv else []
-        body = "".join(f"  {name} = {{{value}}},\n" for name, value in rows)
-        kind = "article" if self.is_article else "inproceedings" if self.venue else "misc"
-        return f"@{kind}{{{self.key},\n{body}}}"
+    from sds3d.guidance.method import Method
 
 
 _ENTRIES = (
@@ -115,7 +80,7 @@ _ENTRIES = (
     ),
 )
 
-CITATIONS: dict[str, Citation] = {entry.key: entry for entry in _ENTRIES}
+CITATIONS: dict[str, Citation] = {entry.key: entry for entry in (*_ENTRIES, *METHOD_PAPERS)}
 """All works the project can cite, by key."""
 
 
@@ -124,9 +89,27 @@ def cited_by(recipe: Recipe) -> list[Citation]:
     from sds3d.guidance.methods import METHODS
 
     by_arxiv = {entry.arxiv: key for key, entry in CITATIONS.items() if entry.arxiv}
-    keys = [by_arxiv.get(METHODS[recipe.guidance.method].arxiv, ""), "classifier_free_guidance", "latent_diffusion"]
+    guides = [recipe.guidance, *(extra.guidance for extra in recipe.also)]
+    rows = {row.arxiv: row for row in (METHODS[guide.method] for guide in guides)}
+    own = {arxiv: _of_row(row) for arxiv, row in rows.items() if arxiv not in by_arxiv}
+    keys = [by_arxiv.get(arxiv, arxiv) for arxiv in rows]
+    keys += ["classifier_free_guidance", "latent_diffusion"]
+    options = {
+        "perp_neg": any(guide.perp_neg is not None for guide in guides),
+        "pgc": any(guide.pixel_filter != "none" for guide in guides),
+        "dreamtime": any(guide.times != "uniform" for guide in guides),
+        "debiasing": bool(recipe.prompt.debias),
+    }
+    keys += [key for key, is_used in options.items() if is_used]
     keys += ["gaussian_splatting"]
     keys += ["gaussian_mcmc"] if recipe.renderer.density.mode == "relocate" else []
     keys += ["gsplat"] if recipe.renderer.backend == "gsplat" else []
     keys += recipe.cite
-    return [CITATIONS[key] for key in dict.fromkeys(keys) if key]
+    known = {**CITATIONS, **own}
+    return [known[key] for key in dict.fromkeys(keys)]
+
+
+def _of_row(row: Method) -> Citation:
+    """Return what the method table itself knows about a paper that has no entry here."""
+    year = 2000 + int(row.arxiv[:2])
+    return Citation(key=f"arxiv_{row.arxiv}", title=row.paper, authors=row.authors, year=year, arxiv=row.arxiv)

@@ -90,3 +90,10 @@ def recipe_lines(recipe: Recipe) -> str:
     }
     lines = [f"{recipe.name} ({recipe.status}): {recipe.title}"]
     return "\n".join(lines + [f"    {name}: {text}" for name, text in facts.items() if text])
+
+
+def method_lines(row: dict[str, Any]) -> str:
+    """Return a row of the method table (`sds3d.guidance.methods.table_rows`) as a few lines."""
+    facts = ("residual", "branches", "weight", "evaluations", "needs", "paper", "source")
+    lines = [f"{row['method']}: {row['name']}"]
+    return "\n".join(lines + [f"    {name}: {row[name]}" for name in facts if row[name]])

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from renderers.base import Render, Renderer
 from sds3d.cameras import Cameras, sample_orbit
 from sds3d.config import Recipe
 from sds3d.errors import DivergenceError
+from sds3d.guidance.config import GuidanceConfig
 from sds3d.guidance.filters import stop_if_not_finite
 from sds3d.guidance.guide import Guidance
+from sds3d.guidance.table.trained import TrainedConfig
 from sds3d.priors.base import Prior
+from sds3d.prompts import Prompt
 from systems.randomness import generator_for
+from systems.score import ScoreOptimiser
 
 LOGGED_STEPS = 100
 """About how many steps of a run are kept in its metrics."""
+
+
+def prompt_of(recipe: Recipe) -> Prompt:
+    """Return the prompt of `recipe`, debiased if it says so (which loads a language model)."""
+    prompt = recipe.prompt.build()
+    if recipe.prompt.debias:
+        from sds3d.debias import debiased
+
+        return debiased(prompt, recipe.prompt.debias, recipe.prompt.debias_words)
+    return prompt
 
 
 class DistillationSystem(LightningModule):
@@ -30,24 +44,60 @@ class DistillationSystem(LightningModule):
     Args:
         recipe: what to do; its `training.steps` is the length of the run, which schedules refer to.
         prior: the frozen model. It is not a submodule: checkpoints hold the asset only.
-        renderer: owns all trainable parameters.
+        renderer: the asset; owns its trainable parameters.
+        others: further assets made for the same prompt ("particles"). The assets take turns, one a step; a trained
+            score network is shared by all.
+        more_priors: the models of `recipe.also`, in order; their guidance is added.
+        source: the asset as it was before editing, for methods that edit; never trained.
 
     `steps_done` counts completed optimiser steps over all sessions of a run. The draws of a step follow from the seed
     and its number alone (`systems.randomness`), so `state` and `restore` need not know of random generators.
     """
 
-    def __init__(self, recipe: Recipe, prior: Prior, renderer: Renderer) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        prior: Prior,
+        renderer: Renderer,
+        *,
+        others: Sequence[Renderer] = (),
+        more_priors: Sequence[Prior] = (),
+        source: Renderer | None = None,
+    ) -> None:
         super().__init__()
-        self.recipe, self.renderer = recipe, renderer
+        self.recipe, self.renderer, self.others = recipe, renderer, nn.ModuleList(others)
         self.total_steps = recipe.training.steps
-        self.guidance = Guidance(prior, recipe.guidance, self.total_steps)
-        self.prompt = recipe.prompt.build()
+        configs = (recipe.guidance, *(extra.guidance for extra in recipe.also))
+        self.guides = [
+            self._guide(model, config, number)
+            for number, (model, config) in enumerate(zip((prior, *more_priors), configs, strict=True))
+        ]
+        self.guidance = self.guides[0]
+        self.scores = ScoreOptimiser(self.guides)
+        self.prompt = prompt_of(recipe)
+        self._source = (source,)  # in a tuple: it is no part of the asset
         self.steps_done = 0
         self.history: list[dict[str, float]] = []
         self.checkpoint: Path | None = None
         self._render: Render | None = None
         self._logs: dict[str, Tensor] = {}
         self._optimiser_state: dict[str, Any] | None = None
+
+    def _guide(self, prior: Prior, config: GuidanceConfig, number: int) -> Guidance:
+        """Return the method `config` applied to `prior`, with a score network of its own if it needs one."""
+        networks = {}
+        if isinstance(config, TrainedConfig):
+            networks["psi"] = prior.score_network(config.score.rank, generator_for(self.recipe.seed, "score", number))
+        return Guidance(prior, config, self.total_steps, networks)
+
+    @property
+    def assets(self) -> list[Renderer]:
+        """All assets of the run, `renderer` first."""
+        return [self.renderer, *self.others]  # type: ignore[list-item]
+
+    def asset_of(self, step: int) -> Renderer:
+        """Return the asset whose turn it is at `step`."""
+        return self.assets[step % len(self.assets)]
 
     # ---- one step
 
@@ -60,16 +110,34 @@ class DistillationSystem(LightningModule):
         generator = generator_for(recipe.seed, "step", step)
         cameras, background = self.draw_views(generator)
         cameras, background = cameras.to(device), background.to(device)
-        render = self.renderer(cameras, background)
-        loss, logs = self.guidance(render.rgb, self.prompt, cameras, step, generator)
-        terms = {"guidance": loss}
-        for name, term in self.renderer.regularisers(render):
+        renderer = self.asset_of(step)
+        render = renderer(cameras, background)
+        terms, logs = self._guidance_terms(render, cameras, background, step, generator)
+        for name, term in renderer.regularisers(render):
             weight = recipe.regularisers[name].at(step, self.total_steps) if name in recipe.regularisers else 0.0
             if weight:
                 terms[name] = weight * term
         stop_if_not_finite(terms, step)
         total = torch.stack(list(terms.values())).sum()
         return total, {"loss": total.detach(), **{k: v.detach() for k, v in terms.items()}, **logs}, render
+
+    def _guidance_terms(
+        self, render: Render, cameras: Cameras, background: Tensor, step: int, generator: torch.Generator
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the loss of every guidance, weighted, and what they log."""
+        pictures = None
+        if self._source[0] is not None:
+            with torch.no_grad():
+                pictures = self._source[0](cameras, background).rgb
+        terms: dict[str, Tensor] = {}
+        logs: dict[str, Tensor] = {}
+        for number, guide in enumerate(self.guides):
+            loss, numbers = guide(render.rgb, self.prompt, cameras, step, generator, pictures)
+            name = f"guidance{number + 1}" if number else "guidance"
+            weight = self.recipe.also[number - 1].weight.at(step, self.total_steps) if number else 1.0
+            terms[name] = weight * loss if number else loss
+            logs |= {f"{name}_{key}" if number else key: value for key, value in numbers.items()}
+        return terms, logs
 
     def draw_views(self, generator: torch.Generator) -> tuple[Cameras, Tensor]:
         """Return the cameras of a step and the background [views, 3] behind each, drawn on the CPU."""
@@ -86,7 +154,8 @@ class DistillationSystem(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return Adam over the renderer's parameter groups, with the moments of `restore` if there are any."""
         settings = self.recipe.optimiser
-        groups = self.renderer.parameter_groups(self.learning_rates(self.steps_done))
+        rates = self.learning_rates(self.steps_done)
+        groups = [group for renderer in self.assets for group in renderer.parameter_groups(rates)]
         optimiser = torch.optim.Adam(groups, betas=settings.betas, eps=settings.eps)
         if self._optimiser_state is not None:
             optimiser.load_state_dict(self._optimiser_state)
@@ -111,9 +180,10 @@ class DistillationSystem(LightningModule):
             group["lr"] = rates[group["name"]]
         gradients = {
             f"gradient of {name}": parameter.grad
-            for name, parameter in self.renderer.named_parameters()
+            for name, parameter in self.asset_of(self.steps_done).named_parameters()
             if parameter.grad is not None
         }
+        gradients |= self.scores.gradients()
         if gradients:
             with self._naming_checkpoint():
                 stop_if_not_finite(gradients, self.steps_done)
@@ -126,8 +196,10 @@ class DistillationSystem(LightningModule):
         """
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         assert self._render is not None
+        self.scores.step(self.steps_done, self.total_steps)
         raw = getattr(optimizer, "optimizer", optimizer)
-        numbers = self.renderer.after_step(self.steps_done, raw, self._render)
+        turn = self.steps_done // len(self.assets)  # each asset counts its own steps
+        numbers = self.asset_of(self.steps_done).after_step(turn, raw, self._render)
         self._render = None  # the graph is not needed any more
         self._record(numbers)
         self.steps_done += 1
@@ -154,19 +226,28 @@ class DistillationSystem(LightningModule):
 
         Raises: DivergenceError if a parameter is not finite, so that a bad state never replaces a good one.
         """
-        parameters = {f"parameter {name}": value.detach() for name, value in self.renderer.named_parameters()}
+        parameters = {
+            f"parameter {name}": value.detach()
+            for owner in (*self.assets, *(guide.score for guide in self.scores.guides))
+            for name, value in owner.named_parameters()  # type: ignore[union-attr]
+        }
         with self._naming_checkpoint():
             stop_if_not_finite(parameters, self.steps_done)
         return {
             "step": self.steps_done,
             "seed": self.recipe.seed,
             "renderer": self.renderer.state_dict(),
+            "others": [other.state_dict() for other in self.others],
             "optimiser": optimiser.state_dict(),
+            "score": self.scores.state(),
             "history": list(self.history),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what `state` returned; the renderer must have room for it already."""
+        """Take over what `state` returned; the renderers must have room for it already."""
         self.renderer.load_state_dict(state["renderer"])
+        for other, values in zip(self.others, state.get("others", ()), strict=True):
+            other.load_state_dict(values)
+        self.scores.restore(state.get("score"))
         self._optimiser_state = state["optimiser"]
         self.steps_done, self.history = int(state["step"]), list(state["history"])

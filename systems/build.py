@@ -6,17 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from renderers.gaussians import initialise
-from renderers.gaussians.density import DensitySettings
-from renderers.gaussians.renderer import GaussianRenderer, GaussianSettings
-from sds3d.config import Recipe
+from renderers.gaussians.renderer import GaussianRenderer
+from sds3d.config import LatentPriorConfig, Recipe
+from sds3d.guidance.methods import METHODS
 from sds3d.priors.base import Prior
-from systems.randomness import generator_for
+from systems.clouds import gaussian_renderer
 
 if TYPE_CHECKING:
     from systems.base import DistillationSystem
-
-INITIAL_SHAPES = {"ball": initialise.ball, "shell": initialise.shell}
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -26,52 +23,40 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def build_prior(recipe: Recipe, device: torch.device) -> Prior:
-    """Return the frozen prior on `device`. Raises: AssetError if its folder is broken."""
+def build_prior(recipe: Recipe, device: torch.device, config: LatentPriorConfig | None = None) -> Prior:
+    """Return the frozen prior of `recipe` (or of `config`) on `device`. Raises: AssetError if its folder is broken."""
     from sds3d.priors.latent_diffusion import LatentDiffusionPrior
 
-    named = recipe.prior.dtype
+    config = config or recipe.prior
     automatic = torch.float16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = automatic if named == "auto" else getattr(torch, named)
-    prior = LatentDiffusionPrior.from_folder(recipe.prior.folder, device, dtype)
-    prior.has_camera = prior.has_camera and recipe.prior.camera
+    dtype: torch.dtype = automatic if config.dtype == "auto" else getattr(torch, config.dtype)
+    prior = LatentDiffusionPrior.from_folder(config.folder, device, dtype)
+    prior.has_camera = prior.has_camera and config.camera
     return prior
 
 
-def build_renderer(recipe: Recipe, state: dict[str, Any] | None = None) -> GaussianRenderer:
-    """Return the renderer of `recipe` on the CPU: fresh, or with the parameters in the checkpoint `state`."""
-    config, steps = recipe.renderer, recipe.training.steps
-    density = config.density
-    settings = GaussianSettings(
-        backend=config.backend,
-        rasterize_mode=config.rasterize_mode,
-        largest_scale=config.largest_scale,
-        density=DensitySettings(
-            mode=density.mode,
-            start=round(density.start * steps),
-            stop=round(density.stop * steps),
-            every=density.every,
-            min_opacity=density.min_opacity,
-            grow_gradient=density.grow_gradient,
-            max_count=density.max_count,
-            seed=recipe.seed,
-        ),
-    )
-    generator = generator_for(recipe.seed, "start")
-    shape = INITIAL_SHAPES[config.init]
-    start = shape(config.count, config.init_radius, generator, opacity=config.init_opacity)
-    renderer = GaussianRenderer(start, settings)
-    if state is not None:
-        renderer.resize_(len(state["renderer"]["means"])).load_state_dict(state["renderer"])
-    return renderer
+def build_renderer(recipe: Recipe, state: dict[str, Any] | None = None, number: int = 0) -> GaussianRenderer:
+    """Return asset `number` of `recipe` on the CPU: fresh, or with the parameters in the checkpoint `state`."""
+    saved = None if state is None else (state["others"][number - 1] if number else state["renderer"])
+    return gaussian_renderer(recipe, saved, number)
 
 
 def build_system(recipe: Recipe, state: dict[str, Any] | None = None) -> DistillationSystem:
     """Return what `recipe` optimises, ready to train: from its start, or from the checkpoint `state`."""
     from systems.base import DistillationSystem
 
-    prior = build_prior(recipe, choose_device(recipe.device))
-    system = DistillationSystem(recipe, prior, build_renderer(recipe, state))
+    device = choose_device(recipe.device)
+    methods = [METHODS[config.method] for config in (recipe.guidance, *(extra.guidance for extra in recipe.also))]
+    edits = any("source picture" in method.needs for method in methods)
+    renderer = build_renderer(recipe, state)  # first: a start that cannot be read shall not cost the loading of weights
+    system = DistillationSystem(
+        recipe,
+        build_prior(recipe, device),
+        renderer,
+        others=[build_renderer(recipe, state, number) for number in range(1, recipe.training.particles)],
+        more_priors=[build_prior(recipe, device, extra.prior) for extra in recipe.also],
+        source=build_renderer(recipe).requires_grad_(False).to(device) if edits else None,
+    )
     if state is not None:
         system.restore(state)
     return system

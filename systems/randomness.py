@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["start", "step"]
-_STREAMS: dict[Stream, int] = {"start": 0, "step": 1}
+Stream = Literal["start", "step", "score"]
+_STREAMS: dict[Stream, int] = {"start": 0, "step": 1, "score": 2}
 
 
 def generator_for(seed: int, stream: Stream, step: int = 0) -> torch.Generator:
-    """Return a fresh CPU generator for one place: the initial values ("start"), or training step `step` ("step").
+    """Return a fresh CPU generator for one place.
+
+    "start": the initial values of asset number `step`; "step": training step `step`; "score": the initial values of
+    trained score network number `step`.
 
     Different seeds, streams and steps give unrelated draws, because numpy's SeedSequence mixes the three numbers.
     """

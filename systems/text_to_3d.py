@@ -12,6 +12,7 @@ from sds3d.export.atomic import write_bytes
 from sds3d.run import RunFolder
 from systems.checkpoint import read_checkpoint
 from systems.clock import Clock
+from systems.particles import write_all
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,11 +48,10 @@ def resume(run: RunFolder, *, console: Console | None = None) -> Outcome:
 
 
 def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
-    """Write the asset of the last checkpoint in `formats` (ply, glb, mp4, png) and return the files."""
-    from systems.assets import write_assets
-
+    """Write the asset of the last checkpoint in `formats` (keys of `sds3d.export.FORMATS`) and return the files."""
     recipe = run.read_recipe()
-    return write_assets(_trained(recipe, run), recipe, run, formats)
+    numbers = range(recipe.training.particles)
+    return write_all([_trained(recipe, run, number) for number in numbers], recipe, run, formats)
 
 
 def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: float = 20.0) -> list[Path]:
@@ -66,7 +66,6 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     """Train what is left, then write metrics and asset. Times go to run.json: metrics.json repeats bit by bit."""
     from rich.console import Console
 
-    from systems.assets import write_assets
     from systems.build import build_system
     from systems.metrics import training_metrics, verdict
     from systems.session import train
@@ -81,15 +80,16 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     run.update_metrics(**training_metrics(system))
     if not finished:
         return Outcome([], interrupted=True)
-    renderer = system.renderer.to(system.guidance.prior.device)  # Lightning leaves it on the CPU
+    device = system.guidance.prior.device  # Lightning leaves the assets on the CPU
+    renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
-        files = write_assets(renderer, recipe, run, recipe.export.formats)
+        files = write_all([renderer, *others], recipe, run, recipe.export.formats)  # type: ignore[list-item]
         run.update_metrics(judge=verdict(renderer, recipe.prompt.text))
     return Outcome(files, interrupted=False)
 
 
-def _trained(recipe: Recipe, run: RunFolder) -> GaussianRenderer:
-    """Return the renderer of the run's last checkpoint on the recipe's device; the prior is not needed."""
+def _trained(recipe: Recipe, run: RunFolder, number: int = 0) -> GaussianRenderer:
+    """Return asset `number` of the run's last checkpoint on the recipe's device; the prior is not needed."""
     from systems.build import build_renderer, choose_device
 
-    return build_renderer(recipe, read_checkpoint(run.last_checkpoint)).to(choose_device(recipe.device))
+    return build_renderer(recipe, read_checkpoint(run.last_checkpoint), number).to(choose_device(recipe.device))

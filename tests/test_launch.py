@@ -103,7 +103,14 @@ BAD = {
     "no such run": Bad(["resume", "nowhere"], "There is no run 'nowhere'"),
     "not a run": Bad(["export", "."], "is not a run folder: it has no recipe.yaml"),
     "unknown format": Bad(
-        ["export", ".", "--format", "ply,obj"], "--format 'obj' is unknown: allowed is 'glb', 'mp4', 'ply' or 'png'"
+        ["export", ".", "--format", "ply,spx"],
+        "--format 'spx' is unknown: allowed is ply, spz, splat, splat_glb, glb, obj, mesh_ply, stl, mp4, gif, png. "
+        "Did you mean 'spz'",
+    ),
+    "unknown start": Bad(["generate", "a mug", "renderer.init=bal"], "a start is 'ball', or a file that ends in .ply"),
+    "missing start": Bad(
+        ["generate", "a mug", "renderer.init=nowhere/mug.spz"],
+        "A run cannot start from 'nowhere/mug.spz': there is no such file.",
     ),
     "render nothing": Bad(["render", "nowhere"], "There is no run 'nowhere'"),
     "cite nothing": Bad(["cite", "quikstart"], "Did you mean 'quickstart'?"),

@@ -50,6 +50,8 @@ def show(value: Any) -> str:
     """Return a configuration value as one line of YAML, ready to be typed behind "key="."""
     if isinstance(value, Schedule):
         return _show_schedule(value)
+    if isinstance(value, BaseModel):
+        return plain_yaml.line(value.model_dump(mode="json"))
     if isinstance(value, tuple):
         return "[" + ", ".join(show(item) for item in value) + "]"
     if isinstance(value, bool):

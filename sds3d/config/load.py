@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 
 from sds3d.config import plain_yaml
 from sds3d.config.problems import explain_failure, shorten
-from sds3d.config.recipe import Recipe
+from sds3d.config.recipe import LatentPriorConfig, Recipe
 from sds3d.config.schema import Model, sections_of, variants
 from sds3d.config.shipped import overlay_files, recipe_files
 from sds3d.errors import ConfigError, nearest
@@ -188,7 +188,8 @@ _ABSENT = object()
 
 
 def _absolute_prior(recipe: Recipe) -> Recipe:
-    if recipe.prior.path == "toybox":
-        return recipe
-    path = str(recipe.prior.folder.resolve())
-    return recipe.model_copy(update={"prior": recipe.prior.model_copy(update={"path": path})})
+    def absolute(prior: LatentPriorConfig) -> LatentPriorConfig:
+        return prior if prior.path == "toybox" else prior.model_copy(update={"path": str(prior.folder.resolve())})
+
+    also = tuple(extra.model_copy(update={"prior": absolute(extra.prior)}) for extra in recipe.also)
+    return recipe.model_copy(update={"prior": absolute(recipe.prior), "also": also})

@@ -16,14 +16,17 @@ from sds3d.config.gaussians import GaussiansConfig
 from sds3d.config.problems import KeyProblem
 from sds3d.config.shipped import shipped
 from sds3d.errors import nearest
-from sds3d.guidance.config import AnyGuidance, SdsConfig
-from sds3d.prompts import Prompt, ViewWords
+from sds3d.guidance.methods import AnyGuidance, SdsConfig
+from sds3d.prompts import BETTER, WORSE, Prompt, ViewWords
 from sds3d.schedule import Schedule, ScheduleLike, bounded
 
 Elevation = Annotated[float, Field(ge=-89, le=89)]
 Distance = Annotated[float, Field(ge=1.2, le=20)]
 Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[ScheduleLike, bounded(0, 1e6)]
+
+ExportFormat = Literal["ply", "spz", "splat", "splat_glb", "glb", "obj", "mesh_ply", "stl", "mp4", "gif", "png"]
+"""The keys of `sds3d.export.FORMATS`."""
 
 
 class PromptConfig(Config):
@@ -39,10 +42,42 @@ class PromptConfig(Config):
     words: ViewWords = Field(
         default_factory=ViewWords, description="where 'front', 'back' and 'overhead' begin, and how they are worded"
     )
+    source: str = Field(
+        default="", max_length=2000, description="what the start of the run shows, for methods that edit (dds, pds)"
+    )
+    better: str = Field(
+        default=BETTER, max_length=2000, description="appended to the prompt for a good picture (bridge)"
+    )
+    worse: str = Field(default=WORSE, max_length=2000, description="appended to the prompt for a bad picture (bridge)")
+    debias: str = Field(
+        default="",
+        max_length=1000,
+        description="folder of a BERT language model: views lose the words that contradict them (D-SDS); empty: off",
+    )
+    debias_words: tuple[Annotated[int, Field(ge=0)], ...] | None = Field(
+        default=None, description="places of the words that may be left out, the first being 0; null: all of them"
+    )
+
+    @model_validator(mode="after")
+    def _check_debias(self) -> PromptConfig:
+        if self.debias and (self.words.templates or not self.view_dependent):
+            raise ValueError(
+                f"debias='{self.debias}' chooses words for each view, but words.templates are given or view_dependent "
+                "is false. Take out one of the two."
+            )
+        return self
 
     def build(self) -> Prompt:
         """Return the prompt; raises ConfigError if the text is empty."""
-        return Prompt(text=self.text, negative=self.negative, view_dependent=self.view_dependent, words=self.words)
+        return Prompt(
+            text=self.text,
+            negative=self.negative,
+            view_dependent=self.view_dependent,
+            words=self.words,
+            source=self.source,
+            better=self.better,
+            worse=self.worse,
+        )
 
 
 class LatentPriorConfig(Config):
@@ -61,6 +96,14 @@ class LatentPriorConfig(Config):
     def folder(self) -> Path:
         """The pipeline folder on disk (not checked: see `sds3d.priors.folder.check_folder`)."""
         return shipped("assets", "priors", "toybox") if self.path == "toybox" else Path(self.path).expanduser()
+
+
+class AlsoConfig(Config):
+    """A further prior with its own method, whose gradient is added."""
+
+    weight: Weight = Field(default=Schedule.constant(1.0), description="factor on this gradient")
+    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the further frozen model")
+    guidance: AnyGuidance = Field(default_factory=SdsConfig, description="its distillation method")
 
 
 class CamerasConfig(Config):
@@ -109,6 +152,12 @@ class TrainingConfig(Config):
     """How long to train and what to save on the way."""
 
     steps: int = Field(default=400, ge=1, le=1_000_000, description="optimiser steps; --max-steps caps it")
+    particles: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        description="assets made together for one prompt; they take turns, so each gets its share of the steps",
+    )
     checkpoint_every_s: float = Field(default=30.0, ge=1, le=86_400, description="seconds between checkpoints")
     preview_every: int = Field(default=50, ge=0, le=1_000_000, description="steps between previews; 0: none")
 
@@ -116,10 +165,11 @@ class TrainingConfig(Config):
 class ExportConfig(Config):
     """What to write at the end."""
 
-    formats: tuple[Literal["ply", "glb", "mp4", "png"], ...] = Field(
+    formats: tuple[ExportFormat, ...] = Field(
         default=("ply", "glb", "mp4", "png"),
         min_length=1,
-        description="ply: splats; glb: coloured mesh; mp4: turntable; png: contact sheet",
+        description="ply, spz, splat, splat_glb (experimental): splats; glb, obj, mesh_ply, stl: mesh; mp4, gif: "
+        "turntable; png: contact sheet",
     )
     turntable_views: int = Field(default=60, ge=4, le=720, description="frames of the turntable film")
     size: int = Field(default=256, ge=16, le=2048, description="side of exported images and films, pixels")
@@ -154,6 +204,9 @@ class Recipe(Config):
     prompt: PromptConfig = Field(default_factory=PromptConfig, description="which words hold from where")
     prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the frozen diffusion model")
     guidance: AnyGuidance = Field(default_factory=SdsConfig, description="the distillation method")
+    also: tuple[AlsoConfig, ...] = Field(
+        default=(), max_length=8, description="further priors with methods of their own, whose gradients are added"
+    )
     renderer: GaussiansConfig = Field(default_factory=GaussiansConfig, description="what is optimised")
     cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="from where training looks")
     background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="what is behind the object")

@@ -23,8 +23,10 @@ def variants(field: FieldInfo) -> dict[str, Model]:
 
 
 def sections_of(field: FieldInfo) -> list[Model]:
-    """Return the model classes a field may hold; [] if it holds a plain value."""
+    """Return the model classes a field may hold, alone or in a list; [] if it holds a plain value."""
     kind = field.annotation
+    if typing.get_origin(kind) is tuple:
+        kind = typing.get_args(kind)[0]
     return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else list(variants(field).values())
 
 
@@ -88,6 +90,8 @@ def allowed(field: FieldInfo) -> str:
         return choices(literal(field))
     args = typing.get_args(field.annotation)
     if typing.get_origin(field.annotation) is tuple:
+        if args[-1] is Ellipsis and sections_of(field):
+            return "list of sections"
         if args[-1] is Ellipsis:
             words = typing.get_args(args[0]) if typing.get_origin(args[0]) is typing.Literal else ()
             return "list of " + (choices(words) if words else "text")

@@ -1,69 +1,68 @@
-"""The table of distillation methods: each is data. Imports no torch, so that the command line can print it."""
+"""The table of distillation methods: each is data. Imports no torch, so that the command line can print it.
+
+A new method that is linear is a configuration class and a row in one file of `sds3d.guidance.table`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
-from sds3d.guidance.branches import BASELINE, PROMPTED
-from sds3d.guidance.config import GuidanceConfig, MvdreamReconConfig, SdsConfig
-from sds3d.guidance.noisers import GaussianNoiser, Noiser
-from sds3d.guidance.rules import Linear, Reconstruction, Rule
+from pydantic import Field
 
-Requirement = Literal["negative prompt", "source prompt", "trained score network"]
+from sds3d.guidance.config import GuidanceConfig
+from sds3d.guidance.method import Method
+from sds3d.guidance.table import direct, editing, paths, trained
+from sds3d.guidance.table.direct import MvdreamReconConfig, SdsConfig
 
+__all__ = ["METHODS", "AnyGuidance", "Method", "MvdreamReconConfig", "SdsConfig", "markdown_table", "table_rows"]
 
-@dataclass(frozen=True, kw_only=True)
-class Method:
-    """One row of the table.
+METHODS: dict[str, Method] = {**direct.ROWS, **trained.ROWS, **paths.ROWS, **editing.ROWS}
 
-    Args:
-        config: its configuration class; the defaults in it are the method's own.
-        noiser: makes the noisy points.
-        rule: makes the residual rule from a configuration.
-        evals: network evaluations per image and step with default settings, guidance branches counted singly.
-        needs: what a run must bring besides a prior and a prompt.
-        paper, arxiv: where it was published.
-        source: public repository whose numbers were followed.
-    """
-
-    config: type[GuidanceConfig]
-    noiser: Callable[[], Noiser]
-    rule: Callable[[Any], Rule]
-    evals: int
-    needs: frozenset[Requirement] = frozenset()
-    paper: str
-    arxiv: str
-    source: str
+if TYPE_CHECKING:
+    AnyGuidance = GuidanceConfig
+else:
+    AnyGuidance = Annotated[Union[tuple(row.config for row in METHODS.values())], Field(discriminator="method")]  # noqa: UP007
+    """Field type of a recipe's `guidance:` block: the configuration of any row, chosen by the key `method`."""
 
 
-def _sds(config: SdsConfig) -> Linear:
-    scale = config.guidance_scale
-    return Linear({PROMPTED: scale, BASELINE: 1.0 - scale, "eps": -1.0})
+def table_rows() -> list[dict[str, Any]]:
+    """Return the table as plain data, one dictionary a method, for the command line and the documentation."""
+    return [
+        {
+            "method": name,
+            "name": row.title,
+            "residual": row.formula,
+            "branches": ", ".join(str(branch) for branch in row.rule(row.defaults()).needs),
+            "weight": row.config.model_fields["weight"].default,
+            "evaluations": row.cost,
+            "needs": ", ".join(sorted(row.needs)),
+            "paper": f"{row.paper} (arXiv {row.arxiv})",
+            "source": row.source,
+        }
+        for name, row in METHODS.items()
+    ]
 
 
-def _mvdream_recon(config: MvdreamReconConfig) -> Reconstruction:
-    return Reconstruction(config.guidance_scale, config.rescale, config.group)
+def markdown_table() -> str:
+    """Return the table in Markdown, as docs/methods/table.md holds it."""
+    columns = ("method", "name", "residual", "weight", "evaluations", "paper", "numbers from")
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    for row in table_rows():
+        arxiv = METHODS[row["method"]].arxiv
+        cells = [
+            f"`{row['method']}`",
+            row["name"],
+            f"`{row['residual'].replace('|', '/')}`",
+            f"`{row['weight']}`",
+            row["evaluations"],
+            f"[{arxiv}](https://arxiv.org/abs/{arxiv})",
+            row["source"],
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
 
 
-METHODS: dict[str, Method] = {
-    "sds": Method(
-        config=SdsConfig,
-        noiser=GaussianNoiser,
-        rule=_sds,
-        evals=2,
-        paper="DreamFusion: Text-to-3D using 2D Diffusion",
-        arxiv="2209.14988",
-        source="threestudio-project/threestudio",
-    ),
-    "mvdream-recon": Method(
-        config=MvdreamReconConfig,
-        noiser=GaussianNoiser,
-        rule=_mvdream_recon,
-        evals=2,
-        paper="MVDream: Multi-view Diffusion for 3D Generation",
-        arxiv="2308.16512",
-        source="bytedance/MVDream-threestudio",
-    ),
-}
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(markdown_table())

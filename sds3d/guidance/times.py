@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from sds3d.errors import ShapeError
@@ -44,3 +46,36 @@ def group_size(batch: int, group: int) -> int:
     if batch % size:
         raise ShapeError("the batch", f"a multiple of guidance.group = {size}", (batch,))
     return size
+
+
+def dreamtime(done: float, low: int, high: int, levels: tuple[float, ...] | None = None) -> int:
+    """Return DreamTime's timestep when the fraction `done` of the run is over: falling, no draw.
+
+    p(t) is in proportion to W(t) = exp(-(t - 800)^2 / (2 300^2)) above 800, 1 from 500 to 800 and
+    exp(-(t - 500)^2 / (2 100^2)) below; the time is the t for which the share of p at and above it is nearest to `done`.
+
+    Args:
+        done: fraction of the run, in [0, 1].
+        low, high: inclusive range of timesteps of a time axis of 1000; p is restricted to it.
+        levels: sigma / alpha of each of the 1000 timesteps to multiply p with, or None.
+
+    Source: DreamTime (arXiv 2306.12422); constants of fudan-zvg/PGC-3D. Deviation: the factor sigma / alpha, which the
+    paper has and both public codes omit, is an option.
+    """
+    remaining = _mass_from(low, high, levels)
+    return low + min(range(len(remaining)), key=lambda i: (abs(remaining[i] - done), -i))
+
+
+@lru_cache(maxsize=64)
+def _mass_from(low: int, high: int, levels: tuple[float, ...] | None) -> tuple[float, ...]:
+    """Return the share of p at and above each timestep of the range."""
+    weights = []
+    for t in range(low, high + 1):
+        weight = math.exp(-((t - 800) ** 2) / (2 * 300**2)) if t > 800 else 1.0
+        weight = math.exp(-((t - 500) ** 2) / (2 * 100**2)) if t < 500 else weight
+        weights.append(weight * (levels[t] if levels is not None else 1.0))
+    total, sums, so_far = sum(weights), [], 0.0
+    for weight in reversed(weights):
+        so_far += weight / total
+        sums.append(so_far)
+    return tuple(reversed(sums))

@@ -54,6 +54,27 @@ def dmd(evidence: Evidence) -> Tensor:
     return here.sigma / (here.alpha * (error + DMD_FLOOR))
 
 
+def velocity(evidence: Evidence) -> Tensor:
+    """Return 1 / alpha, which turns a noise residual into one of flow velocities. Source: RFDS (arXiv 2406.03293)."""
+    return 1.0 / evidence.here.alpha
+
+
+def velocity_random(evidence: Evidence) -> Tensor:
+    """Return u / alpha, u = sigmoid of a standard normal draw for each sample. Source: RFDS's public code."""
+    if evidence.uniform is None:
+        return velocity(evidence)
+    normal = normal_quantile(evidence.uniform)
+    return velocity(evidence) * normal.sigmoid()[:, None, None, None]
+
+
+def normal_quantile(uniform: Tensor) -> Tensor:
+    """Return the standard normal quantiles of numbers in [0, 1)."""
+    import torch
+
+    quantiles: Tensor = torch.special.ndtri(uniform.clamp(1e-6, 1.0 - 1e-6))
+    return quantiles
+
+
 WEIGHTS: dict[WeightName, Callable[[Evidence], Tensor]] = {
     "sds": sds,
     "uniform": uniform,
@@ -62,4 +83,6 @@ WEIGHTS: dict[WeightName, Callable[[Evidence], Tensor]] = {
     "bsd": bsd,
     "kl": kl,
     "dmd": dmd,
+    "velocity": velocity,
+    "velocity-random": velocity_random,
 }

@@ -5,12 +5,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sds3d.cameras import Cameras
-from sds3d.errors import ShapeError
+from sds3d.errors import ConfigError, ShapeError
+
+if TYPE_CHECKING:
+    from sds3d.priors.score_network import ScoreNetwork
+
+POSE_SIZE = 16
+"""Length of `Query.pose`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,12 +29,14 @@ class Query:
         t: [B] int64 timesteps in [0, num_timesteps - 1].
         text: [B, tokens, dim] embeddings, as `Prior.text` makes them.
         camera: [B, D] features, as `Prior.camera_features` makes them, or None for "no camera".
+        pose: [B, 16] "extrinsics" features for networks trained beside the prior, or None; the prior does not read it.
     """
 
     z_t: Tensor
     t: Tensor
     text: Tensor
     camera: Tensor | None = None
+    pose: Tensor | None = None
 
 
 class Prior(ABC):
@@ -69,9 +78,25 @@ class Prior(ABC):
         """Return [B, D] features of cameras for `Query.camera`, or None if the prior does not listen to cameras."""
         return None
 
+    def score_network(self, rank: int, generator: torch.Generator) -> ScoreNetwork:
+        """Return a trainable copy of this prior's opinion, at first equal to it, for methods that learn the renders.
+
+        Args:
+            rank: size of what is trained.
+            generator: CPU generator of its first values.
+        Raises: ConfigError if this kind of prior cannot be trained.
+        """
+        raise ConfigError(
+            f"A prior of kind {type(self).__name__} cannot train a score network. Choose a method without one, for "
+            "example guidance.method=sds.",
+            path="guidance.method",
+        )
+
 
 def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
     """Return the queries as one, concatenated along the batch; a missing camera becomes zeros if `camera_size` > 0.
+
+    Missing poses become zeros where another query has one.
 
     Raises: ShapeError if times or texts do not match the points of their query.
     """
@@ -81,18 +106,24 @@ def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
             raise ShapeError("t", f"[{batch}] (one a sample)", tuple(query.t.shape))
         if query.text.shape[0] != batch:
             raise ShapeError("text", f"[{batch}, tokens, dim]", tuple(query.text.shape))
+    pose = None
+    if any(query.pose is not None for query in queries):
+        pose = torch.cat([_or_zeros(query.pose, query.z_t, POSE_SIZE) for query in queries])
     camera = None
     if camera_size:
-        features = [
-            q.z_t.new_zeros(q.z_t.shape[0], camera_size) if q.camera is None else q.camera.to(q.z_t) for q in queries
-        ]
-        camera = torch.cat(features)
+        camera = torch.cat([_or_zeros(query.camera, query.z_t, camera_size) for query in queries])
     return Query(
         z_t=torch.cat([q.z_t for q in queries]),
         t=torch.cat([q.t for q in queries]),
         text=torch.cat([q.text for q in queries]),
         camera=camera,
+        pose=pose,
     )
+
+
+def _or_zeros(features: Tensor | None, z_t: Tensor, size: int) -> Tensor:
+    """Return features [B, size] like `z_t`; zeros mean "no camera"."""
+    return z_t.new_zeros(z_t.shape[0], size) if features is None else features.to(z_t)
 
 
 def split_like(stacked: Tensor, queries: Sequence[Query]) -> list[Tensor]:

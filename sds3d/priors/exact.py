@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from sds3d.priors.base import Prior, Query, split_like, stack_queries
 from sds3d.priors.camera_condition import FEATURE_SIZES, encode_cameras
 from sds3d.priors.noise_levels import NoiseLevels, flow_levels, variance_preserving
 from sds3d.priors.parametrisation import Parametrisation, output_to_epsilon
+
+if TYPE_CHECKING:
+    from sds3d.priors.score_network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,12 @@ class ExactPrior(Prior):
             "flow": (asked.z_t - clean) / sigma,
         }[self.parametrisation]
         return split_like(output_to_epsilon(output, asked.z_t, alpha, sigma, self.parametrisation), queries)
+
+    def score_network(self, rank: int, generator: torch.Generator) -> ScoreNetwork:
+        """Return a Gaussian whose mean and spread are trained; at first the standard normal."""
+        from sds3d.priors.gaussian_score import GaussianScoreNetwork
+
+        return GaussianScoreNetwork(self, tuple(self._table.means.shape[-3:]))
 
     def _posterior_mean(self, asked: Query, alpha: Tensor, sigma: Tensor) -> Tensor:
         """Return E[z0 | z_t] [B, C, h, w]: each component's Gaussian posterior mean, weighted by its responsibility."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from sds3d.priors.camera_condition import FEATURE_SIZES, encode_cameras
 from sds3d.priors.folder import PriorFolder, PriorMetadata, check_folder
 from sds3d.priors.noise_levels import NoiseLevels, from_betas, variance_preserving
 from sds3d.priors.parametrisation import PARAMETRISATIONS, Parametrisation, output_to_epsilon
+
+if TYPE_CHECKING:
+    from sds3d.priors.score_network import ScoreNetwork
 
 Network = Any
 """A module of diffusers or transformers: their attributes (`config`, `encode`, ...) are not typed."""
@@ -130,17 +133,31 @@ class LatentDiffusionPrior(Prior):
     @torch.no_grad()
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the epsilon-form prediction [B, C, h, w] float32 of each query from one UNet call."""
-        asked = stack_queries(queries, self._camera_size)
+        asked = self.stacked(queries)
+        alpha, sigma = self.alpha_sigma(asked.t)
+        epsilon = output_to_epsilon(self.output(asked), asked.z_t.float(), alpha, sigma, self.parametrisation)
+        return split_like(epsilon, queries)
+
+    def stacked(self, queries: Sequence[Query]) -> Query:
+        """Return the queries as one, with zeros for missing cameras."""
+        return stack_queries(queries, self._camera_size)
+
+    def output(self, asked: Query) -> Tensor:
+        """Return the UNet's own output [B, C, h, w] float32, of the form `parametrisation`, from one call."""
         with _no_autocast(self.device):
-            output = self.unet(
+            sample: Tensor = self.unet(
                 asked.z_t.to(self.dtype),
                 asked.t,
                 encoder_hidden_states=asked.text.to(self.dtype),
                 class_labels=None if asked.camera is None else asked.camera.to(self.dtype),
             ).sample
-        alpha, sigma = self.alpha_sigma(asked.t)
-        epsilon = output_to_epsilon(output.float(), asked.z_t.float(), alpha, sigma, self.parametrisation)
-        return split_like(epsilon, queries)
+        return sample.float()
+
+    def score_network(self, rank: int, generator: torch.Generator) -> ScoreNetwork:
+        """Return this UNet with a low-rank adapter and a camera of its own; the weights are shared."""
+        from sds3d.priors.lora import LoraScoreNetwork
+
+        return LoraScoreNetwork(self, rank, generator)
 
     def camera_features(self, cameras: Cameras) -> Tensor | None:
         """Return [B, D] features of the kind this UNet was trained with, or None if it has no camera condition."""

@@ -34,6 +34,20 @@ def output_to_epsilon(output: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor,
     return z_t + alpha * output  # flow: alpha = 1 - sigma
 
 
+def epsilon_to_output(epsilon: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor, kind: Parametrisation) -> Tensor:
+    """Return the output of a network of `kind` whose noise prediction is `epsilon`; undoes `output_to_epsilon`.
+
+    Limits: "v_prediction" and "flow" divide by alpha.
+    """
+    if kind == "epsilon":
+        return epsilon
+    if kind == "v_prediction":
+        return (epsilon - sigma * z_t) / alpha
+    if kind == "sample":
+        return (z_t - sigma * epsilon) / alpha
+    return (epsilon - z_t) / alpha
+
+
 def epsilon_to_clean(epsilon: Tensor, z_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     """Return the clean estimate (z_t - sigma epsilon) / alpha. Limits: ill-conditioned where alpha is near 0."""
     return (z_t - sigma * epsilon) / alpha

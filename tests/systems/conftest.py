@@ -35,12 +35,12 @@ KEYS = (
 )
 
 
-def exact_prior(recipe: Recipe, device: torch.device | str = "cpu") -> ExactPrior:
+def exact_prior(recipe: Recipe, device: torch.device | str = "cpu", config: object = None) -> ExactPrior:
     """Return a prior under which every picture of the prompt is red all over, and other pictures are grey."""
     prompt = recipe.prompt.build()
     red = torch.tensor(RED).view(3, 1, 1).expand(3, SIZE, SIZE)
     wanted = Mixture.gaussian(2 * red - 1, 0.3)
-    mixtures = {text: wanted for text in (*prompt.texts("y"), prompt.text)}
+    mixtures = {text: wanted for text in (*prompt.texts("y"), *prompt.texts("src"), prompt.text)}
     return ExactPrior({**mixtures, "": Mixture.gaussian(torch.zeros(3, SIZE, SIZE), 0.5)}, device=device)
 
 

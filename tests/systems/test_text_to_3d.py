@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from sds3d.errors import DivergenceError
-from sds3d.export.splats import read_ply
+from sds3d.export.splat_files.ply import read as read_ply
 from sds3d.run import RunFolder
 from systems.checkpoint import read_checkpoint
 from systems.text_to_3d import export, generate, render, resume
@@ -24,7 +24,7 @@ from systems.text_to_3d import export, generate, render, resume
 Make = Callable[..., Any]
 pytestmark = pytest.mark.usefixtures("use_exact_prior")
 
-GROWING = ("renderer.density.mode=grow", "renderer.density.grow_gradient=1e-6", "renderer.density.max_count=90")
+GROWING = ("renderer.density.mode=default", "renderer.density.grow_gradient=1e-6", "renderer.density.max_count=90")
 
 
 def files_of(run: RunFolder) -> dict[str, bytes]:

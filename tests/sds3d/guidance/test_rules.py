@@ -1,4 +1,4 @@
-"""Residual rules: the linear algebra (T4, T25) and the reconstruction residual (T6)."""
+"""Residual rules: the linear algebra (T4, T12b, T25) and the reconstruction residual (T6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sds3d.errors import ShapeError
 from sds3d.guidance.branches import BASELINE, NEGATIVE, PROMPTED, UNPROMPTED, Branch, Evidence
 from sds3d.guidance.methods import METHODS
 from sds3d.guidance.recon import rescaled_clean
-from sds3d.guidance.rules import Linear, Reconstruction
+from sds3d.guidance.rules import Linear, Reconstruction, Staged
 from sds3d.guidance.weights import recon, sds, uniform
 from sds3d.priors.parametrisation import epsilon_to_clean
 from sds3d.schedule import Schedule
@@ -67,8 +67,8 @@ def test_sjc_is_sds_with_uniform_weight(make_evidence) -> None:
 def test_linear_methods_are_blind_to_a_shift_of_all_predictions(name: str, make_evidence) -> None:
     """T25: coefficients sum to zero, and adding one field to noise and predictions leaves the residual alone."""
     rule = METHODS[name].rule(METHODS[name].config())
-    evidence: Evidence = make_evidence(branches=rule.needs)
-    assert rule.coefficient_sum(evidence) == pytest.approx(0.0, abs=1e-6)
+    evidence: Evidence = make_evidence(branches=rule.needs, t=[250, 400, 600, 800], step=25)
+    assert torch.as_tensor(rule.coefficient_sum(evidence)).abs().max() < 1e-4
     field = torch.randn(4, 6, 6, generator=torch.Generator().manual_seed(9))
     moved = replace(
         evidence,
@@ -76,6 +76,40 @@ def test_linear_methods_are_blind_to_a_shift_of_all_predictions(name: str, make_
         predictions={branch: p + field for branch, p in evidence.predictions.items()},
     )
     torch.testing.assert_close(rule(moved), rule(evidence), atol=2e-4, rtol=1e-4)
+
+
+def test_nfsd_is_not_blind_at_small_times_on_purpose(make_evidence) -> None:
+    """T12b: below t = 200 of 1000 the empty prediction stays; the switch is by sample, the edge belongs to the upper part."""
+    rule = METHODS["nfsd"].rule(METHODS["nfsd"].config())
+    evidence: Evidence = make_evidence(branches=rule.needs, t=[100, 199, 200, 700])
+    assert torch.as_tensor(rule.coefficient_sum(evidence)).flatten().tolist() == [1.0, 1.0, 0.0, 0.0]
+    y, null, n = (evidence.predictions[branch] for branch in (PROMPTED, UNPROMPTED, NEGATIVE))
+    late = 7.5 * (y - null) + null
+    expected = torch.cat([late[:2], (late - n)[2:]])
+    torch.testing.assert_close(rule(evidence), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_sjc_without_variance_reduction_is_not_blind_either(make_evidence) -> None:
+    rule = METHODS["sjc"].rule(METHODS["sjc"].config(variance_reduction=False))
+    assert rule.coefficient_sum(make_evidence()) == pytest.approx(1.0)
+
+
+def test_a_schedule_that_is_zero_switches_its_branch_off(make_evidence) -> None:
+    ramp = Schedule.model_validate({"clock": "fraction", "points": [[0, 0], [0.5, 1]]})
+    rule = Linear({PROMPTED: 1.0, NEGATIVE: ramp})
+    assert rule.wanted(0, 100) == (PROMPTED,) and rule.wanted(1, 100) == (PROMPTED, NEGATIVE) == rule.needs
+    evidence: Evidence = make_evidence(branches=(PROMPTED,))
+    assert torch.equal(rule(evidence), evidence.predictions[PROMPTED])
+
+
+def test_staged_rules_take_turns(make_evidence) -> None:
+    rule = Staged(Linear({PROMPTED: 1.0}), Linear({BASELINE: 2.0}), 0.25)
+    assert rule.needs == (PROMPTED, BASELINE)
+    assert rule.wanted(24, 100) == (PROMPTED,) and rule.wanted(25, 100) == (BASELINE,)
+    early, late = make_evidence(step=24), make_evidence(step=25)
+    assert torch.equal(rule(early), early.predictions[PROMPTED])
+    assert torch.equal(rule(late), 2.0 * late.predictions[BASELINE])
+    assert Staged(Linear({PROMPTED: 1.0}), Linear({BASELINE: 2.0}), 0.0).needs == (BASELINE,)
 
 
 def test_a_rule_that_is_not_blind_is_noticed(make_evidence) -> None:
@@ -128,6 +162,22 @@ def test_rescaling_is_linear_in_its_share(make_evidence) -> None:
     none, half, full = (reconstruction(share)(evidence) for share in (0.0, 0.5, 1.0))
     torch.testing.assert_close(half, 0.5 * (none + full), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(none, full, atol=1e-2)
+
+
+def test_permuting_groups_permutes_the_residual(make_evidence) -> None:
+    """T7: groups do not see each other."""
+    evidence: Evidence = make_evidence(t=[500] * 4)
+    order = torch.tensor([2, 3, 0, 1])
+    here = evidence.here
+    moved = replace(
+        evidence,
+        z0=evidence.z0[order],
+        points={"t": type(here)(here.z[order], here.t[order], here.alpha[order], here.sigma[order])},
+        predictions={branch: value[order] for branch, value in evidence.predictions.items()},
+    )
+    rule = reconstruction(0.7, group=2)
+    torch.testing.assert_close(rule(moved), rule(evidence)[order])
+    assert not torch.allclose(reconstruction(0.7, group=4)(evidence), rule(evidence), atol=1e-3)
 
 
 def test_groups_must_fit_the_batch(make_evidence) -> None:

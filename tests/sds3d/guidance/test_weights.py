@@ -25,6 +25,7 @@ def test_every_configurable_weight_exists() -> None:
         ("recon", lambda a, s: s / a),
         ("bsd", lambda a, s: a),
         ("kl", lambda a, s: a / s),
+        ("velocity", lambda a, s: 1 / a),
     ],
 )
 def test_weights_of_time(name: WeightName, formula, make_evidence) -> None:
@@ -44,3 +45,13 @@ def test_dmd_weight_divides_by_the_error_of_each_sample(make_evidence) -> None:
     torch.testing.assert_close(WEIGHTS["dmd"](evidence).flatten(), expected, rtol=1e-4, atol=1e-4)
     unguided = make_evidence(branches=(PROMPTED,))
     assert torch.equal(unguided.guided(), unguided.predictions[PROMPTED])
+
+
+def test_the_random_weight_is_a_sigmoid_of_a_normal_draw_by_sample(make_evidence) -> None:
+    evidence = make_evidence()
+    plain = WEIGHTS["velocity"](evidence).flatten()
+    drawn = type(evidence)(**{**vars(evidence), "uniform": torch.tensor([0.5, 0.8413447, 0.1586553, 0.0])})
+    found = WEIGHTS["velocity-random"](drawn).flatten() / plain
+    expected = torch.tensor([0.0, 1.0, -1.0]).sigmoid()
+    torch.testing.assert_close(found[:3], expected, atol=1e-5, rtol=1e-5)
+    assert 0 < found[3] < 0.02 and torch.equal(WEIGHTS["velocity-random"](evidence).flatten(), plain)

@@ -1,0 +1,320 @@
+"""The league of distillation methods: same prompts, same prior, same number of network evaluations.
+
+    python benchmarks/guidance.py --out outputs/guidance-league [--evaluations 1200] [--methods sds vsd ...] [--prompts N]
+        [--seeds 1] [--docs docs/guidance]
+
+Every run is one `launch.py generate` in a process of its own with the quickstart recipe and another method: its weight, its
+noiser, its rule. Equal are prior, renderer, cameras, regularisers and the budget: the steps of a method are the evaluations
+divided by its cost (frozen and trained forward passes count 1, the training pass of a score network 3). The times fall from
+coarse to fine for all methods that do not bring a schedule of their own. Regularisers are weighed against the gradient, so
+each method's `gain` is chosen such that its mean gradient at the start is as long as quickstart's. "start" is one step:
+random initialisation. Editing methods (dds, pds) make nothing new and are left out.
+
+Columns: the judge's noun and colour accuracy over eight views, the share of views whose azimuth it tells within 45 degrees
+(low: Janus faces), the colour saturation of the object over that of the prior's own samples, the difference between seeds over
+that of the prior's own samples, steps, evaluations, seconds. Finished runs are kept, so a broken league continues. `--docs`
+writes the table, the figures and a contact sheet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from sds3d.config import load_recipe  # noqa: E402
+from sds3d.config.explain import show as as_yaml  # noqa: E402
+from sds3d.guidance.methods import METHODS  # noqa: E402
+from sds3d.toybox.captions import article  # noqa: E402
+from sds3d.toybox.palette import ASYMMETRIC, is_held_out  # noqa: E402
+
+PROMPTS = (("mug", "red"), ("car", "blue"), ("duck", "yellow"), ("house", "orange"), ("rocket", "cyan"))
+HELD_OUT_NOUNS = ("airplane", "chair", "teapot", "dog", "snowman")
+START = "start"
+REFERENCE = "mvdream-recon"
+OWN_TIMES = ("sdi", "hifa", "consistent3d", "asynchronous", "rfds", "rfds-rev")
+SCALES = {
+    "vsd": 7.5,
+    "esd": 7.5,
+    "adversarial": 7.5,
+    "ism": 7.5,
+    "sdi": 7.5,
+    "hifa": 7.5,
+    "nfsd": 7.5,
+    "asynchronous": 7.5,
+}
+"""Guidance scales that belong to a method; the others take the quickstart's."""
+TRAINING_COST = 3
+"""Forward and backward of the score network in units of a forward pass."""
+VIEWS, SIZE = 8, 64
+
+
+def prompts(count: int | None = None) -> list[tuple[str, str]]:
+    """Return (noun, colour) pairs, every second one never seen in the prior's training."""
+    from sds3d.toybox.palette import held_out_pairs
+
+    held = dict(held_out_pairs())
+    pairs = [pair for noun, seen in zip(HELD_OUT_NOUNS, PROMPTS, strict=True) for pair in (seen, (noun, held[noun]))]
+    return pairs[:count]
+
+
+def methods() -> list[str]:
+    """Return the methods that take part, the start first."""
+    return [START, *(name for name, row in METHODS.items() if "source picture" not in row.needs)]
+
+
+def cost(name: str) -> float:
+    """Return evaluations per image and step, averaged over times for methods that walk, training included."""
+    row = METHODS[name]
+    config = row.config()
+    forward = mean(row.evaluations(config, t) for t in range(100, 901, 100))
+    return forward + row.score_evals + (TRAINING_COST if row.trains else 0)
+
+
+def overrides(name: str) -> list[str]:
+    """Return what makes the quickstart recipe a run of `name`; the quickstart's own method is left as it is."""
+    if name in (START, REFERENCE):
+        return []
+    defaults = METHODS[name].config()
+    keys = ["weight", *(("t_min", "t_max", "shared_t", "group") if name in OWN_TIMES else ())]
+    changed = [f"guidance.{key}={as_yaml(getattr(defaults, key))}" for key in keys]
+    scale = [f"guidance.guidance_scale={SCALES[name]}"] if name in SCALES else []
+    return [f"guidance.method={name}", *changed, *scale, "guidance.gain=1"]
+
+
+def gradient_length(name: str, extra: Sequence[str], steps: int = 8) -> float:
+    """Return the mean length of the gradient of a sample over a few steps at the untouched start."""
+    from systems.build import build_system
+
+    prompt = {"prompt.text": ("the prompt", "a red mug")}
+    system = build_system(load_recipe("quickstart", [], [*overrides(name), *extra, "training.steps=400"], prompt))
+    return mean(float(system.losses(step * 50, "cpu")[1]["gradient_norm"]) for step in range(steps))
+
+
+def gain(name: str, folder: Path, extra: Sequence[str]) -> float:
+    """Return the factor that makes the method's gradient as long as the quickstart's; measured once, kept in a file."""
+    file = folder / "gains.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    for wanted in (REFERENCE, name):
+        if wanted not in known:
+            known[wanted] = gradient_length(wanted, extra)
+            file.write_text(json.dumps(known, indent=2) + "\n")
+    return 1.0 if name in (START, REFERENCE) else known[REFERENCE] / known[name]
+
+
+def run_one(
+    name: str, noun: str, colour: str, seed: int, options: argparse.Namespace, extra: list[str]
+) -> dict[str, Any]:
+    """Make one asset (or reuse a finished run) and return its row."""
+    path = options.out / name / f"{colour}-{noun}" / f"seed-{seed}"
+    steps = 1 if name == START else max(round(options.evaluations / cost(name)), 1)
+    info = path / "run.json"
+    if not (info.exists() and json.loads(info.read_text()).get("status") == "done"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        prompt = f"{article(colour)} {colour} {noun}"
+        keys = [
+            *overrides(name),
+            f"training.steps={steps}",
+            "training.preview_every=0",
+            "export.formats=[ply, png]",
+            *extra,
+        ]
+        if name not in (START, REFERENCE):
+            keys.append(f"guidance.gain={gain(name, options.out, extra):.6g}")
+        made = ["generate", prompt, "--out", str(path), "--seed", str(seed), *keys]
+        command = [sys.executable, str(ROOT / "launch.py"), *(["resume", str(path)] if info.exists() else made)]
+        began = time.perf_counter()
+        with (path.parent / f"seed-{seed}.log").open("w") as log:
+            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
+        (path / "wall.json").write_text(json.dumps({"seconds": time.perf_counter() - began}))
+    verdict = json.loads((path / "metrics.json").read_text())["judge"]
+    row = {
+        "method": name,
+        "noun": noun,
+        "color": colour,
+        "seed": seed,
+        "held_out": is_held_out(noun, colour),
+        "steps": steps,
+    }
+    row |= {
+        key: verdict.get(key) for key in ("noun_accuracy", "color_accuracy", "azimuth_within_45", "silhouette_rank")
+    }
+    row["evaluations"] = 0 if name == START else round(steps * cost(name))
+    return row | {"path": str(path), **json.loads((path / "wall.json").read_text())}
+
+
+def views_of(path: str) -> Any:
+    """Return eight views [8, 64, 64, 3] of a finished run on grey, and how much of each pixel is object."""
+    from sds3d.cameras import turntable
+    from sds3d.run import open_run
+    from systems.build import build_renderer
+    from systems.checkpoint import read_checkpoint
+    from systems.pictures import draw
+
+    run = open_run(Path(path))
+    renderer = build_renderer(run.read_recipe(), read_checkpoint(run.last_checkpoint))
+    return draw(renderer, turntable(VIEWS, SIZE), 0.5)
+
+
+def samples_of(noun: str, colour: str, seed: int) -> Any:
+    """Return the prior's own eight views [8, 64, 64, 3] of a prompt, from one noise."""
+    import torch
+
+    from sds3d.cameras import turntable
+    from sds3d.priors.latent_diffusion import LatentDiffusionPrior
+    from sds3d.priors.sampling import sample_latents
+
+    recipe = load_recipe("quickstart")
+    prior = LatentDiffusionPrior.from_folder(recipe.prior.folder)
+    shape = prior.encode(torch.full((1, SIZE, SIZE, 3), 0.5)).shape[1:]
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(seed)).expand(VIEWS, -1, -1, -1)
+    latents = sample_latents(prior, noise, f"{article(colour)} {colour} {noun}", turntable(VIEWS, SIZE))
+    with torch.no_grad():
+        return prior.decode(latents).clamp(0.0, 1.0)
+
+
+def saturation(images: Any) -> float:
+    """Return the mean saturation (largest minus smallest channel) of the pixels that differ from the corners' colour."""
+    corner = images[:, :1, :1]
+    is_object = (images - corner).abs().amax(dim=-1) > 0.1
+    spread = images.amax(dim=-1) - images.amin(dim=-1)
+    return float(spread[is_object].mean()) if is_object.any() else 0.0
+
+
+def difference(pictures: Sequence[Any]) -> float | None:
+    """Return the mean root-mean-square difference of all pairs, None for a single one."""
+    pairs = [(a, b) for i, a in enumerate(pictures) for b in pictures[:i]]
+    return mean(float((a - b).square().mean().sqrt()) for a, b in pairs) if pairs else None
+
+
+def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row a method: means over prompts and seeds, compared with the prior's own samples."""
+    pairs = {(row["noun"], row["color"]) for row in rows}
+    seeds = sorted({row["seed"] for row in rows})
+    own = {pair: [samples_of(*pair, seed) for seed in seeds] for pair in sorted(pairs)}
+    found = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == name]
+        ratios, spreads = [], []
+        for pair in sorted({(row["noun"], row["color"]) for row in mine}):
+            pictures = [views_of(row["path"])[0] for row in mine if (row["noun"], row["color"]) == pair]
+            reference = mean(saturation(sample) for sample in own[pair])
+            ratios += [saturation(picture) / max(reference, 1e-6) for picture in pictures]
+            between, among = difference(pictures), difference(own[pair])
+            spreads += [between / max(among, 1e-6)] if between is not None and among is not None else []
+        turned = [
+            row["azimuth_within_45"]
+            for row in mine
+            if row["noun"] in ASYMMETRIC and row["azimuth_within_45"] is not None
+        ]
+        found.append(
+            {
+                "method": name,
+                "noun": mean(row["noun_accuracy"] for row in mine),
+                "noun, unseen pairs": _mean(row["noun_accuracy"] for row in mine if row["held_out"]),
+                "colour": mean(row["color_accuracy"] for row in mine),
+                "azimuth": _mean(turned),
+                "saturation": mean(ratios),
+                "diversity": _mean(spreads),
+                "steps": mine[0]["steps"],
+                "evaluations": mine[0]["evaluations"],
+                "seconds": mean(row["seconds"] for row in mine),
+                "runs": len(mine),
+            }
+        )
+    return found
+
+
+def _mean(values: Any) -> float | None:
+    some = list(values)
+    return mean(some) if some else None
+
+
+def as_markdown(table: list[dict[str, Any]]) -> str:
+    """Return the table in Markdown, best noun accuracy first, the start last."""
+    ordered = sorted(table, key=lambda row: (row["method"] == START, -row["noun"]))
+    names = list(ordered[0])
+    lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
+    for row in ordered:
+        cells = [
+            "-"
+            if v is None
+            else f"{v:.2f}"
+            if isinstance(v, float) and abs(v) < 20
+            else f"{v:.0f}"
+            if isinstance(v, float)
+            else str(v)
+            for v in row.values()
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def write_sheet(rows: list[dict[str, Any]], file: Path) -> None:
+    """Write a row a method with the front and the back of each prompt's first seed."""
+    import numpy as np
+    from PIL import Image, ImageDraw
+
+    strips = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == name and row["seed"] == min(r["seed"] for r in rows)]
+        pictures = [view for row in mine for view in views_of(row["path"])[0][[0, VIEWS // 2]].numpy()]
+        strip = Image.fromarray((np.concatenate(pictures, axis=1) * 255).round().astype(np.uint8))
+        framed = Image.new("RGB", (110 + strip.width, strip.height), "white")
+        framed.paste(strip, (110, 0))
+        ImageDraw.Draw(framed).text((4, SIZE // 2 - 6), name, fill=(0, 0, 0))
+        strips.append(framed)
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    sheet.save(file, optimize=True)
+
+
+def main() -> None:
+    """Run the league, print it and write it."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "outputs" / "guidance-league", help="folder of the runs")
+    parser.add_argument("--evaluations", type=int, default=1200, help="network evaluations per view and run")
+    parser.add_argument("--methods", nargs="*", default=methods(), help="names of methods; 'start' is no method at all")
+    parser.add_argument("--prompts", type=int, help="only the first so many prompts")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each prompt; diversity needs at least 2")
+    parser.add_argument("--docs", type=Path, help="write league.md, league.json and league.png into this folder")
+    options, extra = parser.parse_known_args()
+    unknown = [name for name in options.methods if name not in methods()]
+    if unknown:
+        parser.error(f"'{unknown[0]}' does not take part: allowed is {', '.join(methods())}.")
+    options.out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for noun, colour in prompts(options.prompts):
+        for seed in range(options.seeds):
+            for name in options.methods:
+                rows.append(run_one(name, noun, colour, seed, options, extra))
+                sys.stdout.write(f"{name:14s} {colour} {noun} seed {seed}: noun {rows[-1]['noun_accuracy']}\n")
+                sys.stdout.flush()
+    table = summaries(rows)
+    sys.stdout.write(as_markdown(table))
+    if options.docs:
+        options.docs.mkdir(parents=True, exist_ok=True)
+        count = len(prompts(options.prompts))
+        head = f"{options.evaluations} evaluations a view and run, {count} prompts, {options.seeds} seed(s).\n\n"
+        (options.docs / "league.md").write_text(head + as_markdown(table))
+        plain = [{key: value for key, value in row.items() if key != "path"} for row in rows]
+        document = {"evaluations": options.evaluations, "summary": table, "runs": plain}
+        (options.docs / "league.json").write_text(json.dumps(document, indent=2) + "\n")
+        write_sheet(rows, options.docs / "league.png")
+
+
+if __name__ == "__main__":
+    main()

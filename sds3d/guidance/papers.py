@@ -1,0 +1,177 @@
+"""The works behind the distillation methods, in the form of `sds3d.citations`. Plain data."""
+
+from __future__ import annotations
+
+from sds3d.citation import Citation
+
+METHOD_PAPERS = (
+    Citation(
+        key="prolificdreamer",
+        title="ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation",
+        authors="Zhengyi Wang and Cheng Lu and Yikai Wang and Fan Bao and Chongxuan Li and Hang Su and Jun Zhu",
+        year=2023,
+        venue="Advances in Neural Information Processing Systems (NeurIPS)",
+        arxiv="2305.16213",
+    ),
+    Citation(
+        key="esd",
+        title="Taming Mode Collapse in Score Distillation for Text-to-3D Generation",
+        authors="Peihao Wang and Dejia Xu and Zhiwen Fan and Dilin Wang and Sreyas Mohan and Forrest Iandola "
+        "and Rakesh Ranjan and Yilei Li and Qiang Liu and Zhangyang Wang and Vikas Chandra",
+        year=2024,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2401.00909",
+    ),
+    Citation(
+        key="csd",
+        title="Text-to-3D with Classifier Score Distillation",
+        authors="Xin Yu and Yuan-Chen Guo and Yangguang Li and Ding Liang and Song-Hai Zhang and Xiaojuan Qi",
+        year=2024,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="2310.19415",
+    ),
+    Citation(
+        key="nfsd",
+        title="Noise-Free Score Distillation",
+        authors="Oren Katzir and Or Patashnik and Daniel Cohen-Or and Dani Lischinski",
+        year=2024,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="2310.17590",
+    ),
+    Citation(
+        key="lucid_ism",
+        title="LucidDreamer: Towards High-Fidelity Text-to-3D Generation via Interval Score Matching",
+        authors="Yixun Liang and Xin Yang and Jiantao Lin and Haodong Li and Xiaogang Xu and Yingcong Chen",
+        year=2024,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2311.11284",
+    ),
+    Citation(
+        key="dreampolish",
+        title="DreamPolish: Domain Score Distillation With Progressive Geometry Generation",
+        authors="Yean Cheng and Ziqi Cai and Ming Ding and Wendi Zheng and Shiyu Huang and Yuxiao Dong and "
+        "Jie Tang and Boxin Shi",
+        year=2024,
+        arxiv="2411.01602",
+    ),
+    Citation(
+        key="placiddreamer",
+        title="PlacidDreamer: Advancing Harmony in Text-to-3D Generation",
+        authors="Shuo Huang and Shikun Sun and Zixuan Wang and Xiaoyu Qin and Yanmin Xiong and Yuan Zhang and "
+        "Pengfei Wan and Di Zhang and Jia Jia",
+        year=2024,
+        venue="ACM International Conference on Multimedia",
+        arxiv="2407.13976",
+    ),
+    Citation(
+        key="pgc",
+        title="Enhancing High-Resolution 3D Generation through Pixel-wise Gradient Clipping",
+        authors="Zijie Pan and Jiachen Lu and Xiatian Zhu and Li Zhang",
+        year=2024,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="2310.12474",
+    ),
+    Citation(
+        key="scaledreamer",
+        title="ScaleDreamer: Scalable Text-to-3D Synthesis with Asynchronous Score Distillation",
+        authors="Zhiyuan Ma and Yuxiang Wei and Yabin Zhang and Xiangyu Zhu and Zhen Lei and Lei Zhang",
+        year=2024,
+        venue="European Conference on Computer Vision (ECCV)",
+        arxiv="2407.02040",
+    ),
+    Citation(
+        key="adversarial",
+        title="Adversarial Score Distillation: When score distillation meets GAN",
+        authors="Min Wei and Jingkai Zhou and Junyao Sun and Xuesong Zhang",
+        year=2024,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2312.00739",
+    ),
+    Citation(
+        key="sdi",
+        title="Score Distillation via Reparametrized DDIM",
+        authors="Artem Lukoianov and Haitz S{\\'a}ez de Oc{\\'a}riz Borde and Kristjan Greenewald and Vitor "
+        "Campagnolo Guizilini and Timur Bagautdinov and Vincent Sitzmann and Justin Solomon",
+        year=2024,
+        venue="Advances in Neural Information Processing Systems (NeurIPS)",
+        arxiv="2405.15891",
+    ),
+    Citation(
+        key="bridge",
+        title="Rethinking Score Distillation as a Bridge Between Image Distributions",
+        authors="David McAllister and Songwei Ge and Jia-Bin Huang and David W. Jacobs and Alexei A. Efros "
+        "and Aleksander Holynski and Angjoo Kanazawa",
+        year=2024,
+        venue="Advances in Neural Information Processing Systems (NeurIPS)",
+        arxiv="2406.09417",
+    ),
+    Citation(
+        key="dds",
+        title="Delta Denoising Score",
+        authors="Amir Hertz and Kfir Aberman and Daniel Cohen-Or",
+        year=2023,
+        venue="IEEE/CVF International Conference on Computer Vision (ICCV)",
+        arxiv="2304.07090",
+    ),
+    Citation(
+        key="pds",
+        title="Posterior Distillation Sampling",
+        authors="Juil Koo and Chanho Park and Minhyuk Sung",
+        year=2024,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2311.13831",
+    ),
+    Citation(
+        key="consistent3d",
+        title="Consistent3D: Towards Consistent High-Fidelity Text-to-3D Generation with Deterministic Sampling Prior",
+        authors="Zike Wu and Pan Zhou and Xuanyu Yi and Xiaoding Yuan and Hanwang Zhang",
+        year=2024,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2401.09050",
+    ),
+    Citation(
+        key="ssd",
+        title="Stable Score Distillation for High-Quality 3D Generation",
+        authors="Boshi Tang and Jianan Wang and Zhiyong Wu and Lei Zhang",
+        year=2023,
+        arxiv="2312.09305",
+    ),
+    Citation(
+        key="hifa",
+        title="HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance",
+        authors="Junzhe Zhu and Peiye Zhuang and Sanmi Koyejo",
+        year=2024,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="2305.18766",
+    ),
+    Citation(
+        key="rfds",
+        title="Text-to-Image Rectified Flow as Plug-and-Play Priors",
+        authors="Xiaofeng Yang and Cheng Chen and Xulei Yang and Fayao Liu and Guosheng Lin",
+        year=2024,
+        arxiv="2406.03293",
+    ),
+    Citation(
+        key="perp_neg",
+        title="Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond",
+        authors="Mohammadreza Armandpour and Ali Sadeghian and Huangjie Zheng and Amir Sadeghian and Mingyuan Zhou",
+        year=2023,
+        arxiv="2304.04968",
+    ),
+    Citation(
+        key="debiasing",
+        title="Debiasing Scores and Prompts of 2D Diffusion for View-consistent Text-to-3D Generation",
+        authors="Susung Hong and Donghoon Ahn and Seungryong Kim",
+        year=2023,
+        venue="Advances in Neural Information Processing Systems (NeurIPS)",
+        arxiv="2303.15413",
+    ),
+    Citation(
+        key="dreamtime",
+        title="DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation",
+        authors="Yukun Huang and Jianan Wang and Yukai Shi and Boshi Tang and Xianbiao Qi and Lei Zhang",
+        year=2024,
+        venue="International Conference on Learning Representations (ICLR)",
+        arxiv="2306.12422",
+    ),
+)

@@ -1,0 +1,132 @@
+"""Can this prior answer what the method asks? Checked on configurations, before any weight is read. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sds3d.errors import AssetError, ConfigError
+from sds3d.guidance.config import GuidanceConfig
+from sds3d.guidance.methods import METHODS
+from sds3d.priors.folder import PriorFolder, check_folder
+from sds3d.prompts import Prompt
+from sds3d.schedule import Schedule
+
+if TYPE_CHECKING:
+    from sds3d.config import Recipe
+
+NULL_ROLES = frozenset({"u", "0", "n"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abilities:
+    """What a prior can be asked.
+
+    Args:
+        name: how messages call it.
+        null_prompt: whether it has a prediction without the prompt; a guidance-distilled model has none.
+        camera: whether it is told from where the picture is seen.
+    """
+
+    name: str
+    null_prompt: bool = True
+    camera: bool = False
+
+    @classmethod
+    def of(cls, folder: PriorFolder, uses_camera: bool = True) -> Abilities:
+        """Return the abilities of a diffusers folder; `uses_camera` False hides the camera from it."""
+        unet = folder.configs.get("unet", {})
+        return cls(
+            name=str(folder.path),
+            null_prompt=unet.get("time_cond_proj_dim") is None,  # else the guidance scale is an input of the network
+            camera=uses_camera and unet.get("class_embed_type") == "projection",
+        )
+
+
+def check_method(config: GuidanceConfig, abilities: Abilities, prompt: Prompt | None = None) -> None:
+    """Raise ConfigError if the method needs what the prior or the prompt does not have, naming what would work."""
+    method, row = config.method, METHODS[config.method]
+    null = null_branches(config)
+    if (null or config.perp_neg is not None) and not abilities.null_prompt:
+        branches = ", ".join(f"'{branch}'" for branch in null) or "'0' (for guidance.perp_neg)"
+        raise ConfigError(
+            f"Method '{method}' needs the branch {branches}, a prediction without the prompt, but the prior "
+            f"'{abilities.name}' is guidance-distilled and has none. Use another prior, or {_alternatives(abilities)}.",
+            path="guidance.method",
+        )
+    group = getattr(config, "group", 1)
+    if "one model for all views" in row.needs and group != 1 and not abilities.camera:
+        raise ConfigError(
+            f"Method '{method}' with guidance.group={group} needs the branch with the camera, as it measures views "
+            f"together, but the prior '{abilities.name}' knows only text (or prior.camera is false). Set "
+            f"guidance.group=1, use a prior with a camera condition, or {_alternatives(abilities)}.",
+            path="guidance.group",
+        )
+    if prompt is not None:
+        _check_prompt(config, prompt)
+
+
+def check_recipe(recipe: Recipe) -> PriorFolder:
+    """Return the checked folder of the recipe's prior after checking that every prior fits its method.
+
+    Raises: AssetError for a missing or broken folder, saying what the recipe needs; ConfigError for a method whose
+    branches a prior cannot give.
+    """
+    prompt = recipe.prompt.build()
+    pairs = [(recipe.prior, recipe.guidance), *((extra.prior, extra.guidance) for extra in recipe.also)]
+    folders = []
+    for prior, guidance in pairs:
+        if recipe.needs and not prior.folder.is_dir():
+            raise AssetError(
+                f"The recipe '{recipe.name}' needs {recipe.needs[0]}, but the prior '{prior.folder}' does not "
+                "exist. Give prior.path=FOLDER, or try the recipe with the bundled prior: --tiny.",
+                prior.folder,
+            )
+        folder = check_folder(prior.folder)
+        check_method(guidance, Abilities.of(folder, prior.camera), prompt)
+        folders.append(folder)
+    return folders[0]
+
+
+def _check_prompt(config: GuidanceConfig, prompt: Prompt) -> None:
+    if "source picture" in METHODS[config.method].needs and not prompt.source.strip():
+        raise ConfigError(
+            f"Method '{config.method}' edits a picture, but prompt.source is empty. Say in prompt.source what the start "
+            "of the run looks like, for example prompt.source='a grey ball'.",
+            path="prompt.source",
+        )
+    if config.perp_neg is not None and not prompt.view_dependent:
+        raise ConfigError(
+            "guidance.perp_neg compares views, but prompt.view_dependent is false. Set it to true, or take "
+            "guidance.perp_neg out (null).",
+            path="guidance.perp_neg",
+        )
+
+
+def _alternatives(abilities: Abilities) -> str:
+    """Return methods that this prior can carry out, as advice."""
+    words = [f"guidance.method={name}{extra}" for name, extra in possible(abilities)]
+    return "one of: " + ", ".join(words) if words else "a prior with an empty prompt"
+
+
+def possible(abilities: Abilities) -> list[tuple[str, str]]:
+    """Return (method, further overrides) for all methods that make new pictures and fit the prior."""
+    found = []
+    for name, row in METHODS.items():
+        if "source picture" in row.needs:
+            continue
+        for extra, changes in (("", {}), (" guidance.guidance_scale=1", {"guidance_scale": Schedule.constant(1.0)})):
+            config = row.defaults().model_copy(update=changes)
+            sees = abilities.camera or "one model for all views" not in row.needs or config.group == 1
+            if sees and (abilities.null_prompt or not null_branches(config)):
+                found.append((name, extra))
+                break
+    return found
+
+
+def null_branches(config: GuidanceConfig) -> list[str]:
+    """Return the branches that need a prediction without the prompt: of the rule, and of a walk to its points."""
+    row = METHODS[config.method]
+    asked = [branch for branch in row.rule(config).needs if branch.text in NULL_ROLES and branch.network == "base"]
+    walked = [role for role in row.noiser(config).asks if role in NULL_ROLES]
+    return list(dict.fromkeys([*(str(branch) for branch in asked), *walked]))

@@ -1,0 +1,1 @@
+"""The rows of the method table, by family; `sds3d.guidance.methods` joins them."""
