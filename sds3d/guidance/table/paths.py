@@ -9,7 +9,7 @@ from pydantic import Field
 from sds3d.guidance.branches import BASELINE, PROMPTED, UNPROMPTED
 from sds3d.guidance.config import Fraction, GuidanceConfig, WeightName, default, fall
 from sds3d.guidance.method import Method, at_clock
-from sds3d.guidance.noisers import ReversedNoiser, ShiftedNoiser
+from sds3d.guidance.noisers import FixedNoiser, ReversedNoiser, ShiftedNoiser
 from sds3d.guidance.rules import Coefficient, Key, Linear, Reconstruction
 from sds3d.guidance.walks import IntervalNoiser, InversionNoiser, StepBackNoiser
 from sds3d.schedule import Schedule, bounded
@@ -74,6 +74,15 @@ class Consistent3dConfig(GuidanceConfig):
     noise_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of the one noise of the run")
 
 
+class FsdConfig(GuidanceConfig):
+    """Flow score distillation: SDS along one flow, with the same noise at every step and times that only fall."""
+
+    method: Literal["fsd"] = "fsd"
+    t_min: Fraction = default("t_min", fall(0.98, 0.02))
+    t_max: Fraction = default("t_max", fall(0.98, 0.02))
+    noise_seed: int = Field(default=0, ge=0, le=2**32 - 1, description="seed of the one noise of the run")
+
+
 class RfdsRevConfig(GuidanceConfig):
     """Rectified-flow distillation with reversed noise: the model's own noise instead of the drawn one."""
 
@@ -97,6 +106,11 @@ def _consistent3d(config: Consistent3dConfig) -> Linear:
     scale = config.guidance_scale
     here: dict[Key, Coefficient] = {PROMPTED: scale, BASELINE: 1.0 - scale}
     return Linear({**here, PROMPTED.at("s"): -scale, BASELINE.at("s"): scale - 1.0})
+
+
+def _fsd(config: FsdConfig) -> Linear:
+    scale = config.guidance_scale
+    return Linear({PROMPTED: scale, BASELINE: 1.0 - scale, "eps": -1.0})
 
 
 def _rfds_rev(config: RfdsRevConfig) -> Linear:
@@ -161,6 +175,18 @@ ROWS: dict[str, Method] = {
         paper="Consistent3D: Towards Consistent High-Fidelity Text-to-3D Generation with Deterministic Sampling Prior",
         arxiv="2401.09050",
         source="sail-sg/Consistent3D",
+    ),
+    "fsd": Method(
+        title="Flow score distillation",
+        config=FsdConfig,
+        rule=_fsd,
+        formula="u + s (y - u) - eps, one noise for the run, falling times",
+        evals=2,
+        noiser=lambda config: FixedNoiser(config.noise_seed),
+        paper="Flow Score Distillation for Diverse Text-to-3D Generation",
+        arxiv="2405.10988",
+        authors="Runjie Yan and Kailu Wu and Kaisheng Ma",
+        source="the abstract; the noise is fixed in the picture, not on a map of the world as in the paper",
     ),
     "rfds-rev": Method(
         title="Rectified-flow distillation with reversed noise",
