@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sds3d.citation import Citation
-from sds3d.guidance.papers import METHOD_PAPERS
+from sds3d.guidance.table.papers import METHOD_PAPERS
 
 if TYPE_CHECKING:  # the recipe checks its keys against this table
     from sds3d.config import Recipe

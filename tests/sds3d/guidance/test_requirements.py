@@ -51,10 +51,9 @@ def test_the_alternatives_do_work() -> None:
             scale = {"guidance_scale": 1.0} if extra else {}
             check_method(METHODS[name].config.model_validate(scale), abilities)
     distilled = dict(possible(DISTILLED))
-    assert set(distilled) == {
-        *("sds", "sjc", "rfds", "rfds-rev", "vsd", "esd", "adversarial", "asynchronous"),
-        "bridge",
-    } and set(distilled.values()) == {" guidance.guidance_scale=1"}
+    sampled = {"sds", "sjc", "rfds", "rfds-rev", "vsd", "esd", "adversarial", "asynchronous", "bridge"}
+    assert sampled <= set(distilled) and not {"csd", "nfsd", "dsd", "bsd", "ism"} & set(distilled)
+    assert set(distilled.values()) == {" guidance.guidance_scale=1"}
     assert "mvdream-recon" not in dict(possible(TEXT_ONLY)) and "mvdream-recon" in dict(possible(FULL))
 
 

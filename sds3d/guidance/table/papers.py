@@ -152,6 +152,13 @@ METHOD_PAPERS = (
         arxiv="2406.03293",
     ),
     Citation(
+        key="fsd",
+        title="Flow Score Distillation for Diverse Text-to-3D Generation",
+        authors="Runjie Yan and Kailu Wu and Kaisheng Ma",
+        year=2024,
+        arxiv="2405.10988",
+    ),
+    Citation(
         key="perp_neg",
         title="Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond",
         authors="Mohammadreza Armandpour and Ali Sadeghian and Huangjie Zheng and Amir Sadeghian and Mingyuan Zhou",
