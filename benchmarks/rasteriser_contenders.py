@@ -67,10 +67,18 @@ def prepare_splax(scene: Scene) -> Callable[[], Seconds]:
     os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1")
     import jax
     import jax.numpy as jnp
-    import splax
     import warp
 
     warp.config.enable_cpu_blocks = True
+    warp.config.quiet = True
+    original = warp.jax_callable
+    # It asks for a way of launching that Warp has on CUDA only.
+    warp.jax_callable = lambda function, **options: original(
+        function, **{**options, "graph_mode": warp.JaxCallableGraphMode.NONE}
+    )
+    import splax
+
+    warp.jax_callable = original
     means, quats, scales, opacities, colours = (jnp.asarray(leaf.detach().numpy()) for leaf in scene.leaves)
     parameters = (
         means,

@@ -90,9 +90,9 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        kernels = _kernels().projection
+        kernels = _kernels()
         tensors = ctx.saved_tensors
-        spare = np.empty(ctx.threads * kernels.SPARE_BYTES, np.uint8)
+        spare = np.empty(ctx.threads * kernels.projection.SPARE_BYTES, np.uint8)
         incoming = [None if gradient is None else gradient.contiguous() for gradient in upstream[:4]]
         gradients = [torch.empty_like(tensor) for tensor in tensors[:4]]
         job = ctx.job
@@ -101,7 +101,7 @@ class _Project(torch.autograd.Function):
             job[name] = 0 if gradient is None else gradient.data_ptr()
         for name, gradient in zip(("d_means", "d_quats", "d_scales", "d_opacities"), gradients, strict=True):
             job[name] = gradient.data_ptr()
-        workers.run(ctx.threads, kernels.backward, job)
+        workers.run(ctx.threads, kernels.gradient.backward, job)
         return (*gradients, None, None, None)
 
 
@@ -275,13 +275,13 @@ def pack(projection: Projection) -> Tensor:
 @cache
 def _kernels() -> SimpleNamespace:
     """Import the kernels, saying so once if they have to be compiled."""
-    from renderers.gaussians.kernels import layout, pixels, projection, raster, reduce, tiles
+    from renderers.gaussians.kernels import layout, pixels, projection, projection_gradient, raster, reduce, tiles
     from renderers.gaussians.kernels.compiling import is_cached, sources
 
-    if not is_cached(projection.backward, sources()):
+    if not is_cached(projection.forward, sources()):
         log.warning(
             "Compiling the CPU rasteriser: once per installation, about half a minute, kept in %s",
-            projection.backward.stats.cache_path,
+            projection.forward.stats.cache_path,
         )
-    modules = {"layout": layout, "pixels": pixels, "projection": projection, "raster": raster, "reduce": reduce}
-    return SimpleNamespace(**modules, tiles=tiles)
+    modules = {"layout": layout, "pixels": pixels, "projection": projection, "gradient": projection_gradient}
+    return SimpleNamespace(**modules, raster=raster, reduce=reduce, tiles=tiles)

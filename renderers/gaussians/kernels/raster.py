@@ -34,6 +34,7 @@ from renderers.gaussians.kernels.memory import (
     add_vectors,
     dot_vectors,
     load,
+    prefetch,
     read_float,
     read_int,
     read_long,
@@ -62,6 +63,8 @@ from renderers.gaussians.kernels.simd import (
 )
 
 CORNER_BYTES = 8 * 64
+AHEAD = 6
+"""Entries ahead of which render records are asked for (what is read behind the last list is never used)."""
 CHECK_EVERY = 32
 """Entries after which finished blocks are looked for."""
 
@@ -121,6 +124,7 @@ def forward(channels: int) -> Any:
             live, checked = -1, 0
             for position in range(read_long(job.begins + stretch), read_long(job.ends + stretch)):
                 entry = lists + ENTRY_BYTES * position
+                prefetch(renders + render_bytes * read_int(entry + ENTRY_BYTES * AHEAD + 8))
                 blocks = read_long(entry) & live
                 if blocks == 0:
                     continue
@@ -179,6 +183,7 @@ def backward(channels: int, with_absolute: bool) -> Any:
             live, checked = -1, 0
             for position in range(read_long(job.begins + stretch), read_long(job.ends + stretch)):
                 entry = lists + ENTRY_BYTES * position
+                prefetch(renders + render_bytes * read_int(entry + ENTRY_BYTES * AHEAD + 8))
                 slot = job.slots + job.slot_bytes * read_int(entry + 12)
                 blocks = read_long(entry) & live
                 if blocks == 0:
