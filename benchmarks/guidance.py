@@ -1,7 +1,7 @@
 """The league of distillation methods: same prompts, same prior, same number of network evaluations.
 
     python benchmarks/guidance.py --out outputs/guidance-league [--evaluations 1200] [--methods sds vsd ...] [--prompts N]
-        [--seeds 1] [--docs docs/guidance]
+        [--seeds 1] [--jobs 1] [--docs docs/guidance]
 
 Every run is one `launch.py generate` in a process of its own with the quickstart recipe and another method: its weight, its
 noiser, its rule. Equal are prior, renderer, cameras, regularisers and the budget: the steps of a method are the evaluations
@@ -12,7 +12,8 @@ random initialisation. Editing methods (dds, pds) make nothing new and are left 
 
 Columns: the judge's noun and colour accuracy over eight views, the share of views whose azimuth it tells within 45 degrees
 (low: Janus faces), the colour saturation of the object over that of the prior's own samples, the difference between seeds over
-that of the prior's own samples, steps, evaluations, seconds. Finished runs are kept, so a broken league continues. `--docs`
+that of the prior's own samples, steps, evaluations, CPU seconds of the whole run (start-up and export included, so that a busy
+machine disturbs little). Finished runs are kept, so a broken league continues. `--docs`
 writes the table, the figures and a contact sheet.
 """
 
@@ -23,8 +24,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -133,10 +134,12 @@ def run_one(
             keys.append(f"guidance.gain={gain(name, options.out, extra):.6g}")
         made = ["generate", prompt, "--out", str(path), "--seed", str(seed), *keys]
         command = [sys.executable, str(ROOT / "launch.py"), *(["resume", str(path)] if info.exists() else made)]
-        began = time.perf_counter()
         with (path.parent / f"seed-{seed}.log").open("w") as log:
-            subprocess.run(command, check=True, stdout=log, stderr=subprocess.STDOUT, env={**os.environ})
-        (path / "wall.json").write_text(json.dumps({"seconds": time.perf_counter() - began}))
+            child = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+            _, status, usage = os.wait4(child.pid, 0)
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise SystemExit(f"A run failed, see {path.parent / f'seed-{seed}.log'}: {' '.join(command)}")
+        (path / "time.json").write_text(json.dumps({"cpu_seconds": usage.ru_utime + usage.ru_stime}))
     verdict = json.loads((path / "metrics.json").read_text())["judge"]
     row = {
         "method": name,
@@ -150,7 +153,7 @@ def run_one(
         key: verdict.get(key) for key in ("noun_accuracy", "color_accuracy", "azimuth_within_45", "silhouette_rank")
     }
     row["evaluations"] = 0 if name == START else round(steps * cost(name))
-    return row | {"path": str(path), **json.loads((path / "wall.json").read_text())}
+    return row | {"path": str(path), **json.loads((path / "time.json").read_text())}
 
 
 def views_of(path: str) -> Any:
@@ -228,7 +231,7 @@ def summaries(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "diversity": _mean(spreads),
                 "steps": mine[0]["steps"],
                 "evaluations": mine[0]["evaluations"],
-                "seconds": mean(row["seconds"] for row in mine),
+                "cpu seconds": mean(row["cpu_seconds"] for row in mine),
                 "runs": len(mine),
             }
         )
@@ -290,19 +293,28 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=methods(), help="names of methods; 'start' is no method at all")
     parser.add_argument("--prompts", type=int, help="only the first so many prompts")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each prompt; diversity needs at least 2")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; set OMP_NUM_THREADS accordingly")
     parser.add_argument("--docs", type=Path, help="write league.md, league.json and league.png into this folder")
     options, extra = parser.parse_known_args()
     unknown = [name for name in options.methods if name not in methods()]
     if unknown:
         parser.error(f"'{unknown[0]}' does not take part: allowed is {', '.join(methods())}.")
     options.out.mkdir(parents=True, exist_ok=True)
+    for name in options.methods:
+        gain(name, options.out, extra)  # before the runs, as several of them may go on at once
+    jobs = [
+        (name, noun, colour, seed)
+        for noun, colour in prompts(options.prompts)
+        for seed in range(options.seeds)
+        for name in options.methods
+    ]
     rows = []
-    for noun, colour in prompts(options.prompts):
-        for seed in range(options.seeds):
-            for name in options.methods:
-                rows.append(run_one(name, noun, colour, seed, options, extra))
-                sys.stdout.write(f"{name:14s} {colour} {noun} seed {seed}: noun {rows[-1]['noun_accuracy']}\n")
-                sys.stdout.flush()
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in pool.map(lambda job: run_one(*job, options, extra), jobs):
+            rows.append(row)
+            label = f"{row['method']:14s} {row['color']} {row['noun']} seed {row['seed']}"
+            sys.stdout.write(f"{label}: noun {row['noun_accuracy']}, {row['cpu_seconds']:.0f} s\n")
+            sys.stdout.flush()
     table = summaries(rows)
     sys.stdout.write(as_markdown(table))
     if options.docs:
