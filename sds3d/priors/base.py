@@ -30,6 +30,7 @@ class Query:
         text: [B, tokens, dim] embeddings, as `Prior.text` makes them.
         camera: [B, D] features, as `Prior.camera_features` makes them, or None for "no camera".
         pose: [B, 16] "extrinsics" features for networks trained beside the prior, or None; the prior does not read it.
+        control: [B, K, H, W] condition pictures in [0, 1] for priors that take them (depth, normals, ...), or None.
     """
 
     z_t: Tensor
@@ -37,6 +38,7 @@ class Query:
     text: Tensor
     camera: Tensor | None = None
     pose: Tensor | None = None
+    control: Tensor | None = None
 
 
 class Prior(ABC):
@@ -47,12 +49,16 @@ class Prior(ABC):
         num_timesteps: length of its discrete time axis.
         has_camera: whether it listens to camera features.
         device: where its tensors live; inputs must live there too.
+        group_views: so many consecutive samples of a query are views of one object and are looked at together.
+        control_channels: K of `Query.control`, 0 for priors that take no condition pictures.
     """
 
     image_size: int
     num_timesteps: int
     has_camera: bool
     device: torch.device
+    group_views: int = 1
+    control_channels: int = 0
 
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
@@ -68,7 +74,11 @@ class Prior(ABC):
 
     @abstractmethod
     def text(self, texts: Sequence[str]) -> Tensor:
-        """Return [n, tokens, dim] embeddings of n texts; each text is encoded once and remembered."""
+        """Return [n, tokens, dim] embeddings of n texts; each text is encoded once and remembered.
+
+        Whatever else a family derives from the words (pooled vectors) is packed into further rows of the same tensor,
+        so that guidance can stack, blend and project texts without knowing the family.
+        """
 
     @abstractmethod
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
@@ -112,12 +122,18 @@ def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
     camera = None
     if camera_size:
         camera = torch.cat([_or_zeros(query.camera, query.z_t, camera_size) for query in queries])
+    control = None
+    if any(query.control is not None for query in queries):
+        if any(query.control is None for query in queries):
+            raise ShapeError("control", "[B, K, H, W] in every query, or None in all", ())
+        control = torch.cat([query.control for query in queries])  # type: ignore[misc]
     return Query(
         z_t=torch.cat([q.z_t for q in queries]),
         t=torch.cat([q.t for q in queries]),
         text=torch.cat([q.text for q in queries]),
         camera=camera,
         pose=pose,
+        control=control,
     )
 
 
