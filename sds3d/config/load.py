@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic.fields import FieldInfo
 
 from sds3d.config import plain_yaml
+from sds3d.config.layers import Layer, merge, stacked
 from sds3d.config.problems import explain_failure, shorten
 from sds3d.config.recipe import LatentPriorConfig, Recipe
-from sds3d.config.schema import Model, sections_of, variants
 from sds3d.config.shipped import overlay_files, recipe_files
 from sds3d.errors import ConfigError, nearest
 
 DEFAULT_RECIPE = "quickstart"
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Some keys and where they came from; later layers win."""
-
-    origin: str
-    data: dict[str, Any]
 
 
 def load_recipe(
@@ -55,11 +45,9 @@ def _validate(files: list[Layer], arguments: list[Layer]) -> Recipe:
     # Arguments are joined first, so that 'guidance.method=sds' drops keys of the recipe's method but not of arguments.
     typed: dict[str, Any] = {}
     for layer in arguments:
-        typed = _merge(typed, layer.data, layer.origin, None)
-    merged: dict[str, Any] = {}
+        typed = merge(typed, layer.data, layer.origin, None)
     layers = [*files, *arguments]
-    for layer in [*files, Layer(layers[-1].origin, typed)]:
-        merged = _merge(merged, layer.data, layer.origin, Recipe)
+    merged = stacked([*files, Layer(layers[-1].origin, typed)])
     try:
         return Recipe.model_validate(merged)
     except ValidationError as error:
@@ -81,10 +69,15 @@ def is_override(text: str) -> bool:
 
 
 def capped(recipe: Recipe, max_steps: int | None) -> Recipe:
-    """Return the recipe with at most `max_steps` steps: recipe.yaml alone must reproduce a run cut short."""
-    if max_steps is None or recipe.training.steps <= max_steps:
+    """Return the recipe with at most `max_steps` steps a stage: recipe.yaml alone must reproduce a run cut short."""
+    if max_steps is None:
         return recipe
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": max_steps})})
+
+    def cut(part: Any) -> Any:
+        steps = min(part.training.steps, max_steps)
+        return part.model_copy(update={"training": part.training.model_copy(update={"steps": steps})})
+
+    return cut(recipe.model_copy(update={"stages": {name: cut(stage) for name, stage in recipe.stages.items()}}))
 
 
 def parse_override(text: str) -> Layer:
@@ -129,48 +122,6 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
     return dict(data)
 
 
-def _merge(
-    below: Mapping[str, Any], above: Mapping[str, Any], origin: str, model: Model | None, path: str = ""
-) -> dict[str, Any]:
-    """Return `below` with the keys of `above` on top: sections merge, everything else (schedules, lists) replaces.
-
-    Where `model` knows a section to have variants and `above` chooses another, keys only the old one has are dropped.
-    """
-    merged = dict(below)
-    for key, value in above.items():
-        here = f"{path}.{key}" if path else str(key)
-        if not isinstance(key, str):
-            raise ConfigError(f"The key {here} is not text: keys are names. Correct it. [{origin}]", path=here)
-        old = merged.get(key)
-        if not isinstance(value, dict) or _is_schedule(value) or old is None:
-            merged[key] = value
-        elif isinstance(old, dict):
-            field = model.model_fields.get(key) if model is not None else None
-            sections = sections_of(field) if field is not None else []
-            kept = _of_variant(old, value, field) if field is not None else old
-            merged[key] = _merge(kept, value, origin, sections[0] if len(sections) == 1 else None, here)
-        else:
-            raise ConfigError(
-                f"'{here}' holds a value ({shorten(old)}), not a section, so '{here}.{next(iter(value), '')}' "
-                f"cannot be set. Set '{here}' itself. [{origin}]",
-                path=here,
-            )
-    return merged
-
-
-def _of_variant(old: dict[str, Any], new: dict[str, Any], field: FieldInfo) -> dict[str, Any]:
-    """Return the keys of `old` that the variant chosen by `new` also has; all of them if it stays the same."""
-    tag = str(field.discriminator)
-    chosen = variants(field).get(str(new.get(tag)))
-    if chosen is None or new.get(tag) == old.get(tag):
-        return old
-    return {key: value for key, value in old.items() if key in chosen.model_fields}
-
-
-def _is_schedule(value: dict[str, Any]) -> bool:
-    return "points" in value and "clock" in value
-
-
 def _origin(layers: list[Layer], path: str) -> str:
     """Return where `path`, or else the section around it, was last written; "" if in no layer."""
     parts = path.replace("[", ".").split(".") if path else []
@@ -191,5 +142,9 @@ def _absolute_prior(recipe: Recipe) -> Recipe:
     def absolute(prior: LatentPriorConfig) -> LatentPriorConfig:
         return prior if prior.path == "toybox" else prior.model_copy(update={"path": str(prior.folder.resolve())})
 
-    also = tuple(extra.model_copy(update={"prior": absolute(extra.prior)}) for extra in recipe.also)
-    return recipe.model_copy(update={"prior": absolute(recipe.prior), "also": also})
+    def in_part(part: Any) -> Any:
+        also = tuple(extra.model_copy(update={"prior": absolute(extra.prior)}) for extra in part.also)
+        return part.model_copy(update={"prior": absolute(part.prior), "also": also})
+
+    stages = {name: in_part(stage) for name, stage in recipe.stages.items()}
+    return in_part(recipe.model_copy(update={"stages": stages}))

@@ -8,12 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from sds3d.citations import CITATIONS
 from sds3d.config.base import Config, increasing
 from sds3d.config.gaussians import GaussiansConfig
 from sds3d.config.problems import KeyProblem
+from sds3d.config.renderers import AnyRenderer
 from sds3d.config.shipped import shipped
 from sds3d.errors import nearest
 from sds3d.guidance.methods import AnyGuidance, SdsConfig
@@ -24,6 +25,7 @@ Elevation = Annotated[float, Field(ge=-89, le=89)]
 Distance = Annotated[float, Field(ge=1.2, le=20)]
 Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[ScheduleLike, bounded(0, 1e6)]
+StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
 ExportFormat = Literal["ply", "spz", "splat", "splat_glb", "glb", "obj", "mesh_ply", "stl", "mp4", "gif", "png"]
 """The keys of `sds3d.export.FORMATS`."""
@@ -131,7 +133,7 @@ class OptimiserConfig(Config):
     """Adam, with one learning rate for each kind of parameter."""
 
     learning_rates: dict[str, Rate] = Field(
-        default_factory=lambda: dict(GaussiansConfig.LEARNING_RATES),
+        default_factory=dict,
         description="learning rate of each kind of parameter of the renderer; one left out has its default",
     )
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
@@ -141,17 +143,17 @@ class OptimiserConfig(Config):
         default=1e-15, gt=0, le=1, description="Adam's denominator offset; small, as gradients are small"
     )
 
-    @field_validator("learning_rates", mode="before")
-    @classmethod
-    def _complete(cls, rates: Any) -> Any:
-        # Only GaussiansConfig exists as yet; a second renderer moves this to Recipe, which knows which one is meant.
-        return {**GaussiansConfig.LEARNING_RATES, **rates} if isinstance(rates, dict) else rates
-
 
 class TrainingConfig(Config):
     """How long to train and what to save on the way."""
 
     steps: int = Field(default=400, ge=1, le=1_000_000, description="optimiser steps; --max-steps caps it")
+    max_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="stop after so many minutes of training, whatever the step; null: never. Ends are then not repeatable",
+    )
     particles: int = Field(
         default=1,
         ge=1,
@@ -184,8 +186,8 @@ class ExpectedConfig(Config):
     memory_gb: float | None = Field(default=None, gt=0, description="peak memory on a CPU, gigabytes")
 
 
-class Recipe(Config):
-    """One way to make an asset: what is optimised, by which method, judged by which prior."""
+class About(Config):
+    """What a recipe is called, where it comes from, and what holds for all of it."""
 
     kind: Literal["text_to_3d"] = Field(default="text_to_3d", description="the system that runs it")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=60, description="small letters, digits, - and _")
@@ -202,21 +204,6 @@ class Recipe(Config):
         default="auto", description="auto: CUDA if there is a card, else CPU"
     )
     prompt: PromptConfig = Field(default_factory=PromptConfig, description="which words hold from where")
-    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the frozen diffusion model")
-    guidance: AnyGuidance = Field(default_factory=SdsConfig, description="the distillation method")
-    also: tuple[AlsoConfig, ...] = Field(
-        default=(), max_length=8, description="further priors with methods of their own, whose gradients are added"
-    )
-    renderer: GaussiansConfig = Field(default_factory=GaussiansConfig, description="what is optimised")
-    cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="from where training looks")
-    background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="what is behind the object")
-    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam and its learning rates")
-    regularisers: dict[str, Weight] = Field(
-        default_factory=dict, description="weight of each loss term of the renderer; a term left out has weight 0"
-    )
-    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how long, and what to save")
-    export: ExportConfig = Field(default_factory=ExportConfig, description="what to write at the end")
-    expected: ExpectedConfig = Field(default_factory=ExpectedConfig, description="measured cost of a run")
 
     @field_validator("cite")
     @classmethod
@@ -226,11 +213,66 @@ class Recipe(Config):
                 raise ValueError(f"'{key}' is not in sds3d.citations. Did you mean {nearest(key, CITATIONS)}?")
         return keys
 
+
+class Stage(Config):
+    """One part of a run: what is optimised, by which method, judged by which prior, seen from where, and how long."""
+
+    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the frozen diffusion model")
+    guidance: AnyGuidance = Field(default_factory=SdsConfig, description="the distillation method")
+    also: tuple[AlsoConfig, ...] = Field(
+        default=(), max_length=8, description="further priors with methods of their own, whose gradients are added"
+    )
+    renderer: AnyRenderer = Field(default_factory=GaussiansConfig, description="what is optimised")
+    cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="from where training looks")
+    background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="what is behind the object")
+    optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam and its learning rates")
+    regularisers: dict[str, Weight] = Field(
+        default_factory=dict, description="weight of each loss term of the renderer; a term left out has weight 0"
+    )
+    training: TrainingConfig = Field(default_factory=TrainingConfig, description="how long, and what to save")
+
+    @field_validator("renderer", mode="before")
+    @classmethod
+    def _gaussians_unless_said(cls, renderer: Any) -> Any:
+        return {"kind": "gaussians", **renderer} if isinstance(renderer, dict) else renderer
+
     @model_validator(mode="after")
-    def _check_names_of_the_renderer(self) -> Recipe:
-        _check_names("optimiser.learning_rates", self.optimiser.learning_rates, self.renderer.PARAMETERS)
+    def _fit_the_renderer(self) -> Stage:
+        """Check the names that belong to the renderer, and give the learning rates left out their defaults."""
+        rates = self.optimiser.learning_rates
+        _check_names("optimiser.learning_rates", rates, self.renderer.PARAMETERS)
         _check_names("regularisers", self.regularisers, self.renderer.REGULARISERS)
+        completed = self.optimiser.model_copy(update={"learning_rates": {**self.renderer.LEARNING_RATES, **rates}})
+        object.__setattr__(self, "optimiser", completed)  # the model is frozen, this is still its making
         return self
+
+
+class Recipe(Stage, About):
+    """One way to make an asset, in one stage or several.
+
+    Where there are `stages`, the keys of a stage stand for the whole and each stage changes some of them.
+    """
+
+    stages: dict[StageName, Stage] = Field(
+        default_factory=dict,
+        description="stages in their order, each begins with the asset of the one before; none: the recipe is one stage",
+    )
+    export: ExportConfig = Field(default_factory=ExportConfig, description="what to write at the end")
+    expected: ExpectedConfig = Field(default_factory=ExpectedConfig, description="measured cost of a run")
+
+    def plan(self) -> list[tuple[str, Recipe]]:
+        """Return the stages in order as (name, recipe of one stage); a recipe without stages has one, named ""."""
+        if not self.stages:
+            return [("", self)]
+        return [
+            (name, self.model_copy(update={"stages": {}, **{key: getattr(stage, key) for key in Stage.model_fields}}))
+            for name, stage in self.stages.items()
+        ]
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of all stages together."""
+        return sum(stage.training.steps for _, stage in self.plan())
 
 
 def _check_names(path: str, given: dict[str, Schedule], known: dict[str, str]) -> None:

@@ -23,20 +23,33 @@ def variants(field: FieldInfo) -> dict[str, Model]:
 
 
 def sections_of(field: FieldInfo) -> list[Model]:
-    """Return the model classes a field may hold, alone or in a list; [] if it holds a plain value."""
+    """Return the model classes a field may hold, alone, in a list or by names; [] if it holds a plain value."""
     kind = field.annotation
     if typing.get_origin(kind) is tuple:
         kind = typing.get_args(kind)[0]
+    if is_named(field):
+        kind = typing.get_args(kind)[1]
     return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else list(variants(field).values())
+
+
+def is_named(field: FieldInfo | None) -> bool:
+    """Return whether a field holds sections under names that are free to choose."""
+    args = typing.get_args(field.annotation) if field is not None else ()
+    is_map = field is not None and typing.get_origin(field.annotation) is dict
+    return is_map and isinstance(args[1], type) and issubclass(args[1], BaseModel)
 
 
 def field_at(model: Model, location: Iterable[int | str]) -> FieldInfo | None:
     """Return the field of `model` at `location` (without tags, see `untagged`), or None outside the schema."""
     field: FieldInfo | None = None
-    current = [model]
+    current, was_name = [model], False
     for part in location:
         if isinstance(part, int):
             continue
+        if is_named(field) and not was_name:
+            was_name = True
+            continue
+        was_name = False
         field = next((section.model_fields[part] for section in current if part in section.model_fields), None)
         if field is None:
             return None
@@ -66,7 +79,7 @@ def all_paths(model: Model, prefix: str = "", only: Iterable[Model] = ()) -> Ite
     """Yield every dotted key of the schema; of a section with variants, the keys of those in `only` or of all."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        sections = sections_of(field)
+        sections = [] if is_named(field) else sections_of(field)  # what a stage may hold stands above already
         chosen = [section for section in sections if section in only] or sections
         seen = dict.fromkeys(path for section in chosen for path in all_paths(section, f"{prefix}{name}.", only))
         yield from seen
