@@ -21,7 +21,8 @@ from sds3d.config.load import capped, is_override
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
 from sds3d.guidance.requirements import check_recipe
-from sds3d.priors.folder import PriorFolder, check_folder
+from sds3d.priors.folder import check_folder
+from sds3d.priors.source import Source
 
 PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
@@ -77,15 +78,15 @@ def generate(
     options = {key: value for key, value in given.items() if value[1] is not None}
     overlays = [*(overlay or []), *(["tiny"] if tiny else [])]
     resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
-    folder = _check(resolved)
+    sources = _check(resolved)
     _check_start(resolved)
     run = runs.plan(out, resolved.prompt.text, resolved.seed)
     from systems.text_to_3d import generate as start
 
-    warning = report.unknown_words(resolved.prompt.text, folder)
+    warning = report.unknown_words(resolved.prompt.text, sources[0])
     if warning:
         typer.echo(warning, err=True)
-    run.create(resolved, report.record(resolved, folder, [PROGRAM, *sys.argv[1:]], max_steps))
+    run.create(resolved, report.record(resolved, sources, [PROGRAM, *sys.argv[1:]], max_steps))
     typer.echo(report.first_line(resolved, run.path))
     return _carry_out(run, lambda: start(resolved, run, max_steps=max_steps, console=console))
 
@@ -249,20 +250,22 @@ def info(
         typer.echo(f"Nouns: {', '.join(said.nouns)}\nColours: {', '.join(said.colours)}")
 
 
-def _check(recipe: Recipe) -> PriorFolder:
-    """Check all that can be checked without importing torch; return the prior folder."""
+def _check(recipe: Recipe) -> list[Source]:
+    """Check all that can be checked without importing torch; return the priors."""
     recipe.prompt.build()
     hardware.check_device(recipe.device)
-    hardware.check_rasteriser(recipe.renderer.backend, recipe.device)
+    for _, stage in recipe.plan():
+        hardware.check_rasteriser(stage.renderer.backend, recipe.device)
     return check_recipe(recipe)
 
 
 def _check_start(recipe: Recipe) -> None:
     """Read the file the run is to start from, if it is one, before anything slow is imported."""
-    if recipe.renderer.init not in SHAPES:
+    _, first = recipe.plan()[0]
+    if first.renderer.kind == "gaussians" and first.renderer.init not in SHAPES:
         from sds3d.export.start import check_start
 
-        check_start(recipe.renderer.init, min(recipe.cameras.distance), recipe.renderer.init_size)
+        check_start(first.renderer.init, min(first.cameras.distance), first.renderer.init_size)
 
 
 def _prior_folder(path: Path | None) -> Path:

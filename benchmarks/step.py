@@ -133,7 +133,7 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
         "steps": len(steps),
         "gaussians": int(renderer.means.shape[0]),
         "views": recipe.cameras.views,
-        "size_px": recipe.cameras.size,
+        "size_px": recipe.cameras.size.at(0, recipe.training.steps),
         "recipe": recipe.name,
         "method": recipe.guidance.method,
         "backend": recipe.renderer.backend,

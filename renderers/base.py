@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sds3d.cameras import Cameras
+from sds3d.meshing.mesh import Mesh
 
 
 @dataclass
@@ -45,6 +46,15 @@ class Renderer(nn.Module, ABC):
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
         """Yield (name, scalar loss term) pairs; the system multiplies each by its scheduled weight."""
         return iter(())
+
+    def to_mesh(self, resolution: int, max_faces: int) -> Mesh:
+        """Return the surface of the asset: a grid of `resolution` cells along an edge where one is needed, and at most
+        `max_faces` triangles. Raises: NotImplementedError for renderers whose surface is found in other ways."""
+        raise NotImplementedError(type(self).__name__)
+
+    def use_less_memory(self) -> bool:
+        """Draw in smaller pieces from now on; return False if that is not possible (any more)."""
+        return False
 
     def after_step(self, step: int, optimiser: Any, render: Render) -> dict[str, float]:
         """Do what must happen after an optimiser step (density control, occupancy); return numbers to log."""

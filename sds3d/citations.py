@@ -89,7 +89,8 @@ def cited_by(recipe: Recipe) -> list[Citation]:
     from sds3d.guidance.methods import METHODS
 
     by_arxiv = {entry.arxiv: key for key, entry in CITATIONS.items() if entry.arxiv}
-    guides = [recipe.guidance, *(extra.guidance for extra in recipe.also)]
+    stages = [stage for _, stage in recipe.plan()]
+    guides = [part.guidance for stage in stages for part in (stage, *stage.also)]
     rows = {row.arxiv: row for row in (METHODS[guide.method] for guide in guides)}
     own = {arxiv: _of_row(row) for arxiv, row in rows.items() if arxiv not in by_arxiv}
     keys = [by_arxiv.get(arxiv, arxiv) for arxiv in rows]
@@ -101,9 +102,7 @@ def cited_by(recipe: Recipe) -> list[Citation]:
         "debiasing": bool(recipe.prompt.debias),
     }
     keys += [key for key, is_used in options.items() if is_used]
-    keys += ["gaussian_splatting"]
-    keys += ["gaussian_mcmc"] if recipe.renderer.density.mode == "relocate" else []
-    keys += ["gsplat"] if recipe.renderer.backend == "gsplat" else []
+    keys += [key for stage in stages for key in stage.renderer.cites]
     keys += recipe.cite
     known = {**CITATIONS, **own}
     return [known[key] for key in dict.fromkeys(keys)]

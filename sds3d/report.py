@@ -11,7 +11,7 @@ from rich.table import Table
 
 from sds3d import __version__, citations, hardware
 from sds3d.config import Recipe
-from sds3d.priors.folder import PriorFolder
+from sds3d.priors.source import Source
 
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
 
@@ -20,10 +20,10 @@ def first_line(recipe: Recipe, folder: Path) -> str:
     """Return what, where, how long and how much memory, before anything slow begins."""
     on = _device(recipe)
     where = f"{on} ({hardware.threads()} threads)" if on == "cpu" else on
+    stages = [f"{stage.renderer.kind}, {stage.guidance.method}" for _, stage in recipe.plan()]
     return (
-        f"'{recipe.prompt.text}' -> {folder}: recipe {recipe.name} ({recipe.renderer.kind}, {recipe.guidance.method}, "
-        f"prior {recipe.prior.path}), "
-        f"{recipe.training.steps} steps on {where}, {_cost(recipe, on)}"
+        f"'{recipe.prompt.text}' -> {folder}: recipe {recipe.name} ({'; then '.join(stages)}; prior {recipe.prior.path}), "
+        f"{recipe.steps} steps on {where}, {_cost(recipe, on)}"
     )
 
 
@@ -38,25 +38,26 @@ def _cost(recipe: Recipe, device: str) -> str:
     seconds, memory = recipe.expected.cpu_s_per_step, recipe.expected.memory_gb
     if device != "cpu" or seconds is None:
         return "time shown as soon as it is known"
-    minutes = seconds * recipe.training.steps / 60
+    minutes = seconds * recipe.steps / 60
     time = f"about {minutes:.0f} min" if minutes >= 1.5 else f"about {max(10, round(minutes * 6) * 10)} s"
     return f"{time} on 2 idle cores" + (f", {memory:g} GB" if memory else "")
 
 
-def unknown_words(prompt: str, folder: PriorFolder) -> str:
+def unknown_words(prompt: str, source: Source) -> str:
     """Return a warning that names words of `prompt` the prior never saw and those it knows; "" if all are known."""
-    unknown = folder.metadata.unknown_words(prompt)
-    if not unknown:
+    folder = source.folder
+    unknown = () if folder is None else folder.metadata.unknown_words(prompt)
+    if folder is None or not unknown:
         return ""
     words = ", ".join(f"'{word}'" for word in unknown)
     return (
         f"Warning: the prior has never seen {words}, so expect something else. Nouns it knows: "
         f"{', '.join(folder.metadata.nouns)}. Colours: {', '.join(folder.metadata.colours)}. For other words use a "
-        "real prior: prior.path=FOLDER with Stable Diffusion 1.5 or 2.1 in diffusers format (a GPU is advised)."
+        "real prior: prior.path=sd15, or another of 'fetch --list' (a GPU is advised)."
     )
 
 
-def record(recipe: Recipe, folder: PriorFolder, command: list[str], max_steps: int | None) -> dict[str, Any]:
+def record(recipe: Recipe, sources: Sequence[Source], command: list[str], max_steps: int | None) -> dict[str, Any]:
     """Return what run.json says at the start: versions, hardware, licences, citations."""
     return {
         "prompt": recipe.prompt.text,
@@ -65,10 +66,17 @@ def record(recipe: Recipe, folder: PriorFolder, command: list[str], max_steps: i
         "command": command,
         "versions": {"sds3d": __version__, **hardware.versions(PACKAGES)},
         "hardware": hardware.summary(),
-        "licences": {"sds3d": "Apache-2.0", "prior": folder.metadata.licence or f"not stated in '{folder.path}'"},
+        "licences": {"sds3d": "Apache-2.0", "prior": sources[0].licence},
+        "priors": _used(sources),
         "citations": [work.line for work in citations.cited_by(recipe)],
         "seconds": 0.0,
     }
+
+
+def _used(sources: Sequence[Source]) -> list[dict[str, str]]:
+    """Return name, hub id, revision and licence of every model of a run, those that join a prior included, each once."""
+    models = [model.record() for source in sources for model in (source, *source.others)]
+    return [row for place, row in enumerate(models) if row not in models[:place]]
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

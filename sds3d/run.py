@@ -106,9 +106,13 @@ class RunFolder:
         """Set keys of metrics.json, leaving the others as they are."""
         write_json(self.metrics_file, {**self.read_metrics(), **values})
 
-    def preview(self, step: int) -> Path:
-        """Return the path of the preview of `step`."""
-        return self.previews / f"step-{step:06d}.png"
+    def preview(self, step: int, stage: str = "") -> Path:
+        """Return the path of the preview of `step`, of a named stage where there are several."""
+        return self.previews / f"{stage}{'-' if stage else ''}step-{step:06d}.png"
+
+    def stage_checkpoint(self, number: int, name: str) -> Path:
+        """Return the path of the checkpoint at the end of stage `number` (0, 1, ...)."""
+        return self.checkpoints / f"stage-{number + 1}-{name}.ckpt"
 
     def discard(self) -> bool:
         """Remove the run and the folders above it that became empty, unless it holds results; return whether it did."""

@@ -1,4 +1,4 @@
-"""From trained Gaussians to the files of `export/`."""
+"""From a trained asset to the files of `export/`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from renderers.base import Renderer
 from renderers.gaussians.parameters import GROUPS
 from renderers.gaussians.renderer import GaussianRenderer
 from sds3d.cameras import Cameras, turntable
 from sds3d.config import Recipe
+from sds3d.errors import ConfigError
 from sds3d.export import FORMATS
 from sds3d.export.images import write_png
 from sds3d.export.sheet import write_contact_sheet
@@ -30,8 +32,14 @@ OUTLINE_VIEWS, OUTLINE_SIZE = 8, 64
 WHITE = 1.0
 
 
-def splats_of(renderer: GaussianRenderer) -> Splats:
-    """Return the renderer's Gaussians as plain arrays."""
+def splats_of(renderer: Renderer) -> Splats:
+    """Return the renderer's Gaussians as plain arrays. Raises: ConfigError for another kind of asset."""
+    if not isinstance(renderer, GaussianRenderer):
+        raise ConfigError(
+            "This asset is no cloud of Gaussians, so it cannot be written as splats (ply, spz, splat, splat_glb). Write "
+            "glb, obj, mesh_ply or stl, or end the recipe with a stage whose renderer.kind is gaussians.",
+            "export.formats",
+        )
     return Splats(**{name: getattr(renderer, name).detach().cpu().numpy() for name in GROUPS})
 
 
@@ -40,7 +48,7 @@ def around(recipe: Recipe, views: int, size: int, elevation_deg: float = 20.0) -
     return turntable(views, size, elevation_deg, sum(recipe.cameras.distance) / 2, recipe.cameras.fov_deg)
 
 
-def write_assets(renderer: GaussianRenderer, recipe: Recipe, run: RunFolder, formats: Sequence[str]) -> list[Path]:
+def write_assets(renderer: Renderer, recipe: Recipe, run: RunFolder, formats: Sequence[str]) -> list[Path]:
     """Write the asset in each of `formats` (keys of `sds3d.export.FORMATS`) and return the files.
 
     The mesh and the pictures of the turn are made once, however many formats hold them.
@@ -52,7 +60,7 @@ def write_assets(renderer: GaussianRenderer, recipe: Recipe, run: RunFolder, for
 def _write(
     name: str,
     path: Path,
-    renderer: GaussianRenderer,
+    renderer: Renderer,
     recipe: Recipe,
     mesh: Callable[[], Mesh],
     turn: Callable[[], NDArray[Any]],
@@ -70,23 +78,25 @@ def _write(
     return _contact_sheet(renderer, recipe, path)
 
 
-def mesh_of(renderer: GaussianRenderer, recipe: Recipe) -> Mesh:
-    """Return the closed mesh of the asset with the resolution and the number of triangles of the recipe."""
+def mesh_of(renderer: Renderer, recipe: Recipe) -> Mesh:
+    """Return the mesh of the asset with the resolution and the number of triangles of the recipe."""
+    resolution, faces = recipe.export.mesh_resolution, recipe.export.mesh_faces
+    if not isinstance(renderer, GaussianRenderer):
+        return renderer.to_mesh(resolution, faces)
     from sds3d.meshing.from_splats import Silhouettes, mesh_from_splats
 
     cameras = around(recipe, OUTLINE_VIEWS, OUTLINE_SIZE)
     _, alpha = draw(renderer, cameras, WHITE)
-    resolution, faces = recipe.export.mesh_resolution, recipe.export.mesh_faces
     return mesh_from_splats(splats_of(renderer), resolution, faces, Silhouettes(alpha, cameras))
 
 
-def turn_of(renderer: GaussianRenderer, recipe: Recipe) -> NDArray[np.uint8]:
+def turn_of(renderer: Renderer, recipe: Recipe) -> NDArray[np.uint8]:
     """Return the pictures of one turn around the asset."""
     return film(renderer, around(recipe, recipe.export.turntable_views, recipe.export.size), WHITE)
 
 
 def write_views(
-    renderer: GaussianRenderer, recipe: Recipe, run: RunFolder, views: int, size: int, elevation_deg: float
+    renderer: Renderer, recipe: Recipe, run: RunFolder, views: int, size: int, elevation_deg: float
 ) -> list[Path]:
     """Write `views` pictures around the asset as a film, and the first of them as PNG; return both files."""
     from sds3d.export.video import write_turntable
@@ -97,7 +107,7 @@ def write_views(
     return [write_turntable(f"{stem}.mp4", pictures), *files] if views > 1 else files
 
 
-def _contact_sheet(renderer: GaussianRenderer, recipe: Recipe, path: Path) -> Path:
+def _contact_sheet(renderer: Renderer, recipe: Recipe, path: Path) -> Path:
     cameras = around(recipe, CONTACT_VIEWS, recipe.export.size)
     labels = [f"{angle:.0f} deg" for angle in cameras.azimuth_deg.tolist()]
     return write_contact_sheet(path, film(renderer, cameras, WHITE), CONTACT_COLUMNS, labels)

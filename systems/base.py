@@ -49,6 +49,8 @@ class DistillationSystem(LightningModule):
             score network is shared by all.
         more_priors: the models of `recipe.also`, in order; their guidance is added.
         source: the asset as it was before editing, for methods that edit; never trained.
+        stage: the number of the stage in a run of several, from 0; its draws are unrelated to those of the others.
+        name_of_stage: its name, "" where there is only one.
 
     `steps_done` counts completed optimiser steps over all sessions of a run. The draws of a step follow from the seed
     and its number alone (`systems.randomness`), so `state` and `restore` need not know of random generators.
@@ -63,8 +65,11 @@ class DistillationSystem(LightningModule):
         others: Sequence[Renderer] = (),
         more_priors: Sequence[Prior] = (),
         source: Renderer | None = None,
+        stage: int = 0,
+        name_of_stage: str = "",
     ) -> None:
         super().__init__()
+        self.stage, self.name_of_stage = stage, name_of_stage
         self.recipe, self.renderer, self.others = recipe, renderer, nn.ModuleList(others)
         self.total_steps = recipe.training.steps
         configs = (recipe.guidance, *(extra.guidance for extra in recipe.also))
@@ -77,6 +82,7 @@ class DistillationSystem(LightningModule):
         self.prompt = prompt_of(recipe)
         self._source = (source,)  # in a tuple: it is no part of the asset
         self.steps_done = 0
+        self.seconds = 0.0
         self.history: list[dict[str, float]] = []
         self.checkpoint: Path | None = None
         self._render: Render | None = None
@@ -87,7 +93,8 @@ class DistillationSystem(LightningModule):
         """Return the method `config` applied to `prior`, with a score network of its own if it needs one."""
         networks = {}
         if isinstance(config, TrainedConfig):
-            networks["psi"] = prior.score_network(config.score.rank, generator_for(self.recipe.seed, "score", number))
+            generator = generator_for(self.recipe.seed, "score", number, self.stage)
+            networks["psi"] = prior.score_network(config.score.rank, generator)
         return Guidance(prior, config, self.total_steps, networks)
 
     @property
@@ -99,6 +106,21 @@ class DistillationSystem(LightningModule):
         """Return the asset whose turn it is at `step`."""
         return self.assets[step % len(self.assets)]
 
+    @property
+    def label(self) -> str:
+        """What progress puts in front of the numbers of this stage."""
+        return f"{self.name_of_stage}: " if self.name_of_stage else ""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or the time that the recipe gives is over."""
+        limit = self.recipe.training.max_minutes
+        return self.steps_done >= self.total_steps or (limit is not None and self.seconds >= 60 * limit)
+
+    def size_at(self, step: int) -> int:
+        """Return the side of the training images at `step`, pixels."""
+        return round(self.recipe.cameras.size.at(step, self.total_steps))
+
     # ---- one step
 
     def losses(self, step: int, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor], Render]:
@@ -107,8 +129,8 @@ class DistillationSystem(LightningModule):
         Raises: DivergenceError naming the first term that is not finite.
         """
         recipe = self.recipe
-        generator = generator_for(recipe.seed, "step", step)
-        cameras, background = self.draw_views(generator)
+        generator = generator_for(recipe.seed, "step", step, self.stage)
+        cameras, background = self.draw_views(generator, self.size_at(step))
         cameras, background = cameras.to(device), background.to(device)
         renderer = self.asset_of(step)
         render = renderer(cameras, background)
@@ -139,12 +161,10 @@ class DistillationSystem(LightningModule):
             logs |= {f"{name}_{key}" if number else key: value for key, value in numbers.items()}
         return terms, logs
 
-    def draw_views(self, generator: torch.Generator) -> tuple[Cameras, Tensor]:
-        """Return the cameras of a step and the background [views, 3] behind each, drawn on the CPU."""
+    def draw_views(self, generator: torch.Generator, size: int) -> tuple[Cameras, Tensor]:
+        """Return the cameras of a step with `size` pixels, and the background [views, 3] behind each, drawn on the CPU."""
         cameras, background = self.recipe.cameras, self.recipe.background
-        views = sample_orbit(
-            cameras.views, cameras.size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg
-        )
+        views = sample_orbit(cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg)
         is_plain = torch.rand((), generator=generator) < background.random_fraction
         colour = torch.rand(cameras.views, 3, generator=generator)
         return views, torch.where(is_plain, colour, torch.full_like(colour, background.grey))
@@ -234,7 +254,9 @@ class DistillationSystem(LightningModule):
         with self._naming_checkpoint():
             stop_if_not_finite(parameters, self.steps_done)
         return {
+            "stage": self.stage,
             "step": self.steps_done,
+            "seconds": self.seconds,
             "seed": self.recipe.seed,
             "renderer": self.renderer.state_dict(),
             "others": [other.state_dict() for other in self.others],
@@ -251,3 +273,4 @@ class DistillationSystem(LightningModule):
         self.scores.restore(state.get("score"))
         self._optimiser_state = state["optimiser"]
         self.steps_done, self.history = int(state["step"]), list(state["history"])
+        self.seconds = float(state.get("seconds", 0.0))

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from renderers.gaussians.renderer import GaussianRenderer
-from sds3d.config import LatentPriorConfig, Recipe
+from renderers.base import Renderer
+from sds3d.config import PriorConfig, Recipe
 from sds3d.guidance.methods import METHODS
 from sds3d.priors.base import Prior
-from systems.clouds import gaussian_renderer
+from sds3d.prompts import TextRole
+from systems.makers import MAKERS
 
 if TYPE_CHECKING:
     from systems.base import DistillationSystem
@@ -23,40 +24,96 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device(wanted)
 
 
-def build_prior(recipe: Recipe, device: torch.device, config: LatentPriorConfig | None = None) -> Prior:
-    """Return the frozen prior of `recipe` (or of `config`) on `device`. Raises: AssetError if its folder is broken."""
-    from sds3d.priors.latent_diffusion import LatentDiffusionPrior
+def build_prior(recipe: Recipe, device: torch.device, config: PriorConfig | None = None) -> Prior:
+    """Return the frozen prior of `recipe` (or of `config`) on `device`; it knows the prompt, its text encoders are freed.
 
-    config = config or recipe.prior
-    automatic = torch.float16 if device.type == "cuda" else torch.float32
-    dtype: torch.dtype = automatic if config.dtype == "auto" else getattr(torch, config.dtype)
-    prior = LatentDiffusionPrior.from_folder(config.folder, device, dtype)
-    prior.has_camera = prior.has_camera and config.camera
+    Raises: AssetError if its files are missing or broken; ConfigError for parts that do not go together.
+    """
+    from sds3d.priors.open import open_prior, remember_texts
+
+    prior = open_prior(config or recipe.prior, device)
+    remember_texts(prior, recipe.prompt.build(), _roles(recipe))
     return prior
 
 
-def build_renderer(recipe: Recipe, state: dict[str, Any] | None = None, number: int = 0) -> GaussianRenderer:
-    """Return asset `number` of `recipe` on the CPU: fresh, or with the parameters in the checkpoint `state`."""
-    saved = None if state is None else (state["others"][number - 1] if number else state["renderer"])
-    return gaussian_renderer(recipe, saved, number)
+def _roles(recipe: Recipe) -> set[TextRole]:
+    """Return the roles of text that the recipe's methods ask for."""
+    roles: set[TextRole] = {"y", "0"}
+    for config in (recipe.guidance, *(extra.guidance for extra in recipe.also)):
+        row = METHODS[config.method]
+        roles |= {branch.text for branch in row.rule(config).needs} | set(row.noiser(config).asks)
+    return roles
 
 
-def build_system(recipe: Recipe, state: dict[str, Any] | None = None) -> DistillationSystem:
-    """Return what `recipe` optimises, ready to train: from its start, or from the checkpoint `state`."""
+def build_renderer(
+    recipe: Recipe, state: dict[str, Any] | None = None, number: int = 0, before: tuple[Renderer, Recipe] | None = None
+) -> Renderer:
+    """Return asset `number` of a stage on the CPU.
+
+    It is fresh, or has the parameters in the checkpoint `state`, or is made from the asset of the stage `before`.
+    """
+    maker = MAKERS[recipe.renderer.kind]
+    if state is not None:
+        return maker.restore(recipe, state["others"][number - 1] if number else state["renderer"], number)
+    if before is not None:
+        return maker.take_over(recipe, *before, number)
+    return maker.fresh(recipe, number)
+
+
+def build_system(
+    recipe: Recipe,
+    state: dict[str, Any] | None = None,
+    *,
+    number: int = 0,
+    name: str = "",
+    before: DistillationSystem | None = None,
+) -> DistillationSystem:
+    """Return what `recipe`, one stage, optimises, ready to train.
+
+    Args:
+        state: a checkpoint to continue from.
+        number: which stage it is, from 0, called `name` (empty where it is the only one).
+        before: the finished stage whose assets are handed over, and whose priors are used again where they are the same.
+    """
     from systems.base import DistillationSystem
 
     device = choose_device(recipe.device)
     methods = [METHODS[config.method] for config in (recipe.guidance, *(extra.guidance for extra in recipe.also))]
     edits = any("source picture" in method.needs for method in methods)
-    renderer = build_renderer(recipe, state)  # first: a start that cannot be read shall not cost the loading of weights
+    particles = range(recipe.training.particles)
+    # first: a start that cannot be read shall not cost the loading of weights
+    assets = [build_renderer(recipe, state, particle, _handed_over(before, particle)) for particle in particles]
+    configs = (recipe.prior, *(extra.prior for extra in recipe.also))
+    priors = [_known_prior(before, config) or build_prior(recipe, device, config) for config in configs]
     system = DistillationSystem(
         recipe,
-        build_prior(recipe, device),
-        renderer,
-        others=[build_renderer(recipe, state, number) for number in range(1, recipe.training.particles)],
-        more_priors=[build_prior(recipe, device, extra.prior) for extra in recipe.also],
-        source=build_renderer(recipe).requires_grad_(False).to(device) if edits else None,
+        priors[0],
+        assets[0],
+        others=assets[1:],
+        more_priors=priors[1:],
+        source=build_renderer(recipe, before=_handed_over(before, 0)).requires_grad_(False).to(device)
+        if edits
+        else None,
+        stage=number,
+        name_of_stage=name,
     )
     if state is not None:
         system.restore(state)
     return system
+
+
+def _handed_over(before: DistillationSystem | None, particle: int) -> tuple[Renderer, Recipe] | None:
+    """Return the asset that asset `particle` of the next stage is made from, with the recipe it was made by."""
+    if before is None:
+        return None
+    assets = before.assets
+    return assets[min(particle, len(assets) - 1)].cpu(), before.recipe
+
+
+def _known_prior(before: DistillationSystem | None, config: PriorConfig) -> Prior | None:
+    """Return the prior of that configuration if the stage before has it loaded, and has not trained with it."""
+    if before is None or before.scores.guides:
+        return None
+    configs = (before.recipe.prior, *(extra.prior for extra in before.recipe.also))
+    loaded = (guide.prior for guide in before.guides)
+    return next((prior for prior, its in zip(loaded, configs, strict=True) if its == config), None)

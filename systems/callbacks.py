@@ -29,21 +29,27 @@ PLAIN_LINES = 20
 class Checkpoints(Callback):
     """Saves the run at its start, every `training.checkpoint_every_s` seconds, at its end and when it is stopped.
 
+    `recipe` is that of the whole run, all stages included; the end of a named stage is kept in a file of its own.
     Every hook used here runs when a step is complete, density control included.
     """
 
-    def __init__(self, recipe: Recipe, run: RunFolder) -> None:
-        self.recipe, self.run, self.saved_at = recipe, run, 0.0
+    def __init__(self, recipe: Recipe, run: RunFolder, every_s: float) -> None:
+        self.recipe, self.run, self.every_s, self.saved_at = recipe, run, every_s, 0.0
 
     def save(self, trainer: Trainer, system: DistillationSystem) -> None:
         """Write the state of the run to its last checkpoint."""
         path = self.run.last_checkpoint
-        write_checkpoint(path, system.state(trainer.optimizers[0]), dump_recipe(self.recipe))
+        state, text = system.state(trainer.optimizers[0]), dump_recipe(self.recipe)
+        if self.recipe.stages and system.is_finished:
+            write_checkpoint(
+                self.run.stage_checkpoint(system.stage, list(self.recipe.stages)[system.stage]), state, text
+            )
+        write_checkpoint(path, state, text)
         system.checkpoint, self.saved_at = path, time.monotonic()
 
     def is_due(self) -> bool:
         """Return whether the last save is as long ago as the recipe allows."""
-        return time.monotonic() - self.saved_at >= self.recipe.training.checkpoint_every_s
+        return time.monotonic() - self.saved_at >= self.every_s
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Save at once, so that even a run that is killed early can be resumed."""
@@ -74,7 +80,26 @@ class Previews(Callback):
         every, step = self.recipe.training.preview_every, pl_module.steps_done
         if every and step % every == 0:
             pictures = film(pl_module.renderer, self.cameras, self.recipe.background.grey)
-            write_png(self.run.preview(step), np.concatenate(list(pictures), axis=1))
+            write_png(self.run.preview(step, pl_module.name_of_stage), np.concatenate(list(pictures), axis=1))
+
+
+class StopOnTime(Callback):
+    """Counts the seconds of training, over all sessions of a run, and ends the stage when the recipe's are over."""
+
+    def __init__(self) -> None:
+        self.last = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Start the clock."""
+        self.last = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count the step that has just ended."""
+        now = time.monotonic()
+        pl_module.seconds += now - self.last
+        self.last = now
+        if pl_module.is_finished:
+            trainer.should_stop = True
 
 
 class StopOnRequest(Callback):
@@ -128,7 +153,7 @@ class ShowProgress(Callback):
                 self.console.print(f"Previews appear in {self.run.previews}", markup=False)
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
             self.bar = Progress(*columns, console=self.console, transient=False)
-            self.bar.add_task("starting", total=pl_module.total_steps, completed=pl_module.steps_done)
+            self.bar.add_task(f"{pl_module.label}starting", total=pl_module.total_steps, completed=pl_module.steps_done)
             self.bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -139,7 +164,7 @@ class ShowProgress(Callback):
             self.first_step, self.started, self._is_first = step, time.monotonic(), False
         if self.bar is None and step % max(1, total // PLAIN_LINES) and step != total:
             return
-        text = f"loss {float(outputs['loss']):.4g}  {speed:.2f} steps/s"
+        text = f"{pl_module.label}loss {float(outputs['loss']):.4g}  {speed:.2f} steps/s"
         preview = self._preview(pl_module)
         if self.bar is not None:  # just the name: a long path would squeeze the bar away
             name = preview.name if preview else ""
@@ -158,4 +183,4 @@ class ShowProgress(Callback):
     def _preview(self, system: DistillationSystem) -> Path | None:
         every = system.recipe.training.preview_every
         newest = system.steps_done // every * every if every else 0
-        return self.run.preview(newest) if newest else None
+        return self.run.preview(newest, system.name_of_stage) if newest else None

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from renderers.base import Renderer
 from renderers.gaussians import initialise
 from renderers.gaussians.density import DensitySettings
 from renderers.gaussians.parameters import Gaussians, empty
@@ -13,28 +14,46 @@ from renderers.gaussians.renderer import GaussianRenderer, GaussianSettings
 from sds3d.config import Recipe
 from sds3d.export.splats import Splats
 from sds3d.export.start import read_start
+from sds3d.meshing.points import Points
 from systems.randomness import generator_for
 
 INITIAL_SHAPES = {"ball": initialise.ball, "shell": initialise.shell}
 
 
-def gaussian_renderer(recipe: Recipe, saved: dict[str, Any] | None = None, number: int = 0) -> GaussianRenderer:
-    """Return asset `number` of `recipe` on the CPU: fresh, or with the parameters `saved` by its `state_dict`.
+def fresh(recipe: Recipe, number: int) -> GaussianRenderer:
+    """Return asset `number` at its start. Raises: AssetError if it is to come from a file that cannot be read."""
+    return GaussianRenderer(initial_gaussians(recipe, number), _settings(recipe, number))
 
-    Raises: AssetError if a fresh one is to come from a file that cannot be read.
-    """
+
+def restore(recipe: Recipe, saved: dict[str, Any], number: int) -> GaussianRenderer:
+    """Return asset `number` with the parameters `saved` by its `state_dict`."""
+    renderer = GaussianRenderer(empty(len(saved["means"]), saved["means"]), _settings(recipe, number))
+    renderer.load_state_dict(saved)
+    return renderer
+
+
+def take_over(recipe: Recipe, before: Renderer, made_by: Recipe, number: int) -> GaussianRenderer:
+    """Return the Gaussians of the stage before, or Gaussians on the surface of another kind of asset."""
+    if isinstance(before, GaussianRenderer):
+        return restore(recipe, before.state_dict(), number)
+    from sds3d.meshing.points import points_on
+    from systems.assets import mesh_of
+
+    generator = generator_for(recipe.seed, "start", number)
+    points = points_on(
+        mesh_of(before, made_by), recipe.renderer.count, int(torch.randint(2**31, (), generator=generator))
+    )
+    return GaussianRenderer(_on_surface(recipe, points, generator), _settings(recipe, number))
+
+
+def _settings(recipe: Recipe, number: int) -> GaussianSettings:
     config = recipe.renderer
-    settings = GaussianSettings(
+    return GaussianSettings(
         backend=config.backend,
         rasterize_mode=config.rasterize_mode,
         largest_scale=config.largest_scale,
         density=density_settings(recipe, number),
     )
-    if saved is None:
-        return GaussianRenderer(initial_gaussians(recipe, number), settings)
-    renderer = GaussianRenderer(empty(len(saved["means"]), saved["means"]), settings)
-    renderer.load_state_dict(saved)
-    return renderer
 
 
 def density_settings(recipe: Recipe, number: int = 0) -> DensitySettings:
@@ -57,5 +76,10 @@ def initial_gaussians(recipe: Recipe, number: int = 0) -> Gaussians:
     start = read_start(config.init, config.count, seed, config.init_size)
     if isinstance(start, Splats):
         return initialise.from_splats(start)
-    positions, colours = torch.from_numpy(start.positions), torch.from_numpy(start.colors)
-    return initialise.from_points(positions, colours, generator, opacity=config.init_opacity)
+    return _on_surface(recipe, start, generator)
+
+
+def _on_surface(recipe: Recipe, points: Points, generator: torch.Generator) -> Gaussians:
+    """Return Gaussians at points, as large as their distances."""
+    positions, colours = torch.from_numpy(points.positions), torch.from_numpy(points.colors)
+    return initialise.from_points(positions, colours, generator, opacity=recipe.renderer.init_opacity)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from renderers.base import Renderer
 from sds3d.cameras import turntable
+from sds3d.run import RunFolder
 from sds3d.toybox.palette import ASYMMETRIC, COLORS, NOUNS
 from systems.pictures import draw
 
@@ -27,15 +28,27 @@ def words_of(prompt: str) -> tuple[str, str] | None:
     return (nouns.pop(), colours.pop()) if len(nouns) == len(colours) == 1 else None
 
 
+def record_training(run: RunFolder, system: DistillationSystem) -> None:
+    """Write the numbers of a stage to metrics.json; where there are several, each has its own entry in `stages`."""
+    numbers = training_metrics(system)
+    if system.name_of_stage:
+        stages = {**run.read_metrics().get("stages", {}), system.name_of_stage: numbers}
+        run.update_metrics(seed=system.recipe.seed, stages=stages, final=numbers["final"])
+    else:
+        run.update_metrics(**numbers)
+
+
 def training_metrics(system: DistillationSystem) -> dict[str, Any]:
     """Return the numbers of the training: a row for about every hundredth part of the run, and where it stands.
 
     No times: with the same seed on the same machine the result repeats bit by bit.
     """
-    count = len(next(iter(system.renderer.parameters())))
+    size = {"parameters": sum(parameter.numel() for parameter in system.renderer.parameters())}
+    if system.recipe.renderer.kind == "gaussians":
+        size = {"gaussians": len(next(iter(system.renderer.parameters())))}
     newest = {name: value for row in system.history for name, value in row.items() if name != "step"}
-    final = {"steps_done": system.steps_done, "gaussians": count, **newest}
-    return {"seed": system.recipe.seed, "steps": system.history, "final": {**final, "gaussians": count}}
+    final = {"steps_done": system.steps_done, **size, **newest}
+    return {"seed": system.recipe.seed, "steps": system.history, "final": {**final, **size}}
 
 
 def verdict(renderer: Renderer, prompt: str) -> dict[str, Any]:

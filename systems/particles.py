@@ -11,7 +11,7 @@ from sds3d.config import Recipe
 from sds3d.run import RunFolder
 
 if TYPE_CHECKING:
-    from renderers.gaussians.renderer import GaussianRenderer
+    from renderers.base import Renderer
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class ParticleFolder(RunFolder):
         return self.path / "export" / f"particle-{self.number}"
 
 
-def write_all(
-    renderers: Iterable[GaussianRenderer], recipe: Recipe, run: RunFolder, formats: Sequence[str]
-) -> list[Path]:
+def write_all(renderers: Iterable[Renderer], recipe: Recipe, run: RunFolder, formats: Sequence[str]) -> list[Path]:
     """Write every asset in each of `formats` and return the files, those of the first asset first."""
     from systems.assets import write_assets
 

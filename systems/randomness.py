@@ -11,16 +11,17 @@ Stream = Literal["start", "step", "score"]
 _STREAMS: dict[Stream, int] = {"start": 0, "step": 1, "score": 2}
 
 
-def generator_for(seed: int, stream: Stream, step: int = 0) -> torch.Generator:
+def generator_for(seed: int, stream: Stream, step: int = 0, stage: int = 0) -> torch.Generator:
     """Return a fresh CPU generator for one place.
 
     "start": the initial values of asset number `step`; "step": training step `step`; "score": the initial values of
     trained score network number `step`.
 
-    Different seeds, streams and steps give unrelated draws, because numpy's SeedSequence mixes the three numbers.
+    Different seeds, streams, steps and stages give unrelated draws, because numpy's SeedSequence mixes the numbers.
     """
     import numpy as np
     import torch
 
-    mixed = np.random.SeedSequence([seed, _STREAMS[stream], step]).generate_state(1, np.uint32)
+    place = [seed, _STREAMS[stream], step, *([stage] if stage else [])]
+    mixed = np.random.SeedSequence(place).generate_state(1, np.uint32)
     return torch.Generator().manual_seed(int(mixed[0]))

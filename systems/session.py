@@ -11,9 +11,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.console import Console
 
+from sds3d.config import Recipe
 from sds3d.run import RunFolder
 from systems.base import DistillationSystem
-from systems.callbacks import Callback, Checkpoints, Previews, ShowProgress, StopOnRequest
+from systems.callbacks import Callback, Checkpoints, Previews, ShowProgress, StopOnRequest, StopOnTime
+from systems.memory_guard import MemoryGuard
 
 
 class Endless:
@@ -24,15 +26,27 @@ class Endless:
             yield 0
 
 
-def train(system: DistillationSystem, run: RunFolder, console: Console, watchers: tuple[Callback, ...] = ()) -> bool:
-    """Train `system` to the end of its run and return True, or False if the user stopped it; saved in both cases.
+def train(
+    system: DistillationSystem,
+    run: RunFolder,
+    console: Console,
+    watchers: tuple[Callback, ...] = (),
+    whole: Recipe | None = None,
+) -> bool:
+    """Train `system` to the end of its stage and return True, or False if the user stopped it; saved in both cases.
 
-    watchers: further callbacks, called first. Raises: DivergenceError at the first value that is not finite; the last
-    checkpoint is then the last good one.
+    Args:
+        watchers: further callbacks, called first.
+        whole: the recipe of the run, where `system` is one stage of it; checkpoints hold it.
+    Raises: DivergenceError at the first value that is not finite; the last checkpoint is then the last good one.
     """
+    if system.is_finished:
+        return True
     recipe = system.recipe
     progress, stopping = ShowProgress(run, console), StopOnRequest(console)
-    callbacks = [*watchers, Previews(recipe, run), progress, stopping, Checkpoints(recipe, run)]
+    saving = Checkpoints(whole or recipe, run, recipe.training.checkpoint_every_s)
+    guards = [MemoryGuard(console), StopOnTime()]
+    callbacks = [*watchers, *guards, Previews(recipe, run), progress, stopping, saving]
     with _quiet():
         trainer = Trainer(
             accelerator=system.guidance.prior.device.type,
@@ -54,7 +68,7 @@ def train(system: DistillationSystem, run: RunFolder, console: Console, watchers
         finally:
             progress.stop()
             stopping.release()
-    return system.steps_done == system.total_steps
+    return system.is_finished
 
 
 @contextlib.contextmanager

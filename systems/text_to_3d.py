@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sds3d.config import Recipe, dump_recipe
+from sds3d.config.load import capped
 from sds3d.export.atomic import write_bytes
 from sds3d.run import RunFolder
 from systems.checkpoint import read_checkpoint
@@ -17,7 +18,8 @@ from systems.particles import write_all
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from renderers.gaussians.renderer import GaussianRenderer
+    from renderers.base import Renderer
+    from systems.base import DistillationSystem
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ def generate(
 ) -> Outcome:
     """Train from the start and export; `run` must have been created with `recipe`.
 
-    max_steps: caps `training.steps`; the run's recipe.yaml is rewritten if it does, so that it reproduces the run.
+    max_steps: caps `training.steps` of every stage; the run's recipe.yaml is rewritten if it does, so that it reproduces the run.
     """
-    if max_steps is not None and max_steps < recipe.training.steps:
-        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update={"steps": max_steps})})
+    if capped(recipe, max_steps) != recipe:
+        recipe = capped(recipe, max_steps)
         write_bytes(run.recipe_file, dump_recipe(recipe).encode())
     return _make(recipe, run, None, console)
 
@@ -50,46 +52,60 @@ def resume(run: RunFolder, *, console: Console | None = None) -> Outcome:
 def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
     """Write the asset of the last checkpoint in `formats` (keys of `sds3d.export.FORMATS`) and return the files."""
     recipe = run.read_recipe()
-    numbers = range(recipe.training.particles)
-    return write_all([_trained(recipe, run, number) for number in numbers], recipe, run, formats)
+    first, stage = _trained(recipe, run)
+    others = [_trained(recipe, run, number)[0] for number in range(1, stage.training.particles)]
+    return write_all([first, *others], stage, run, formats)
 
 
 def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: float = 20.0) -> list[Path]:
     """Draw the last checkpoint from `views` cameras around it, `size` pixels; return the film and its first picture."""
     from systems.assets import write_views
 
-    recipe = run.read_recipe()
-    return write_views(_trained(recipe, run), recipe, run, views, size, elevation_deg)
+    renderer, stage = _trained(run.read_recipe(), run)
+    return write_views(renderer, stage, run, views, size, elevation_deg)
 
 
 def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console: Console | None) -> Outcome:
-    """Train what is left, then write metrics and asset. Times go to run.json: metrics.json repeats bit by bit."""
+    """Train what is left, stage by stage, then write metrics and asset.
+
+    Times go to run.json: metrics.json repeats bit by bit.
+    """
     from rich.console import Console
 
     from systems.build import build_system
-    from systems.metrics import training_metrics, verdict
+    from systems.metrics import record_training, verdict
     from systems.session import train
 
-    clock = Clock(run)
-    with clock.part("load"):
-        system = build_system(recipe, state)
-    before = system.steps_done
-    with clock.part("train"):
-        finished = train(system, run, console or Console())
-    clock.steps(system.steps_done - before)
-    run.update_metrics(**training_metrics(system))
-    if not finished:
-        return Outcome([], interrupted=True)
+    clock, console, plan = Clock(run), console or Console(), recipe.plan()
+    system: DistillationSystem | None = None
+    for number, (name, stage) in enumerate(plan):
+        if state is not None and number < state.get("stage", 0):
+            continue
+        if name:
+            line = f"Stage {number + 1} of {len(plan)}, {name}: {stage.renderer.kind}, {stage.guidance.method}"
+            console.print(f"{line}, {stage.training.steps} steps", markup=False, highlight=False)
+        with clock.part("load"):
+            system = build_system(stage, state, number=number, name=name, before=system)
+        state, before = None, system.steps_done
+        with clock.part("train"):
+            finished = train(system, run, console, whole=recipe)
+        clock.steps(system.steps_done - before)
+        record_training(run, system)
+        if not finished:
+            return Outcome([], interrupted=True)
+    assert system is not None
     device = system.guidance.prior.device  # Lightning leaves the assets on the CPU
     renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
-        files = write_all([renderer, *others], recipe, run, recipe.export.formats)  # type: ignore[list-item]
+        files = write_all([renderer, *others], system.recipe, run, recipe.export.formats)
         run.update_metrics(judge=verdict(renderer, recipe.prompt.text))
     return Outcome(files, interrupted=False)
 
 
-def _trained(recipe: Recipe, run: RunFolder, number: int = 0) -> GaussianRenderer:
-    """Return asset `number` of the run's last checkpoint on the recipe's device; the prior is not needed."""
+def _trained(recipe: Recipe, run: RunFolder, number: int = 0) -> tuple[Renderer, Recipe]:
+    """Return asset `number` of the run's last checkpoint on the recipe's device, and the recipe of its stage."""
     from systems.build import build_renderer, choose_device
 
-    return build_renderer(recipe, read_checkpoint(run.last_checkpoint), number).to(choose_device(recipe.device))
+    state = read_checkpoint(run.last_checkpoint)
+    _, stage = recipe.plan()[state.get("stage", 0)]
+    return build_renderer(stage, state, number).to(choose_device(recipe.device)), stage

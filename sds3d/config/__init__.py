@@ -2,12 +2,12 @@
 
 from sds3d.config.gaussians import DensityConfig, GaussiansConfig
 from sds3d.config.load import DEFAULT_RECIPE, dump_recipe, list_recipes, load_recipe
+from sds3d.config.prior import PriorConfig
 from sds3d.config.recipe import (
     BackgroundConfig,
     CamerasConfig,
     ExpectedConfig,
     ExportConfig,
-    LatentPriorConfig,
     OptimiserConfig,
     PromptConfig,
     Recipe,
@@ -22,8 +22,8 @@ __all__ = [
     "ExpectedConfig",
     "ExportConfig",
     "GaussiansConfig",
-    "LatentPriorConfig",
     "OptimiserConfig",
+    "PriorConfig",
     "PromptConfig",
     "Recipe",
     "TrainingConfig",

@@ -136,3 +136,9 @@ class GaussiansConfig(Config):
         default="auto", description="rasteriser; reference: plain torch, any device; gsplat: CUDA; 'doctor' lists them"
     )
     density: DensityConfig = Field(default_factory=DensityConfig, description="density control")
+
+    @property
+    def cites(self) -> tuple[str, ...]:
+        """Works this renderer builds on, keys of `sds3d.citations`."""
+        chosen = {"gaussian_mcmc": self.density.mode in ("relocate", "mcmc"), "gsplat": self.backend == "gsplat"}
+        return ("gaussian_splatting", *(key for key, is_used in chosen.items() if is_used))

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from sds3d.config.problems import shorten
 from sds3d.config.recipe import Recipe, Stage
-from sds3d.config.schema import Model, sections_of, variants
+from sds3d.config.schema import Model, is_list, sections_of, variants
 from sds3d.errors import ConfigError, nearest
 
 FOR_RENDERER = "for_renderer"
@@ -102,6 +102,7 @@ def merge(
     """Return `below` with the keys of `above` on top: sections merge, everything else (schedules, lists) replaces.
 
     Where `model` knows a section to have variants and `above` chooses another, keys only the old one has are dropped.
+    A section given where there is a list of sections (`also`) changes each of them.
     """
     merged = dict(below)
     for key, value in above.items():
@@ -109,11 +110,14 @@ def merge(
         if not isinstance(key, str):
             raise ConfigError(f"The key {here} is not text: keys are names. Correct it. [{origin}]", path=here)
         old = merged.get(key)
-        if not isinstance(value, dict) or _is_schedule(value) or old is None:
+        field = model.model_fields.get(key) if model is not None else None
+        sections = sections_of(field) if field is not None else []
+        if isinstance(value, dict) and sections and is_list(field):  # one section for a list: it holds for each of them
+            items = old if isinstance(old, list | tuple) else []
+            merged[key] = [merge(item, value, origin, sections[0], here) for item in items if isinstance(item, dict)]
+        elif not isinstance(value, dict) or _is_schedule(value) or old is None:
             merged[key] = value
         elif isinstance(old, dict):
-            field = model.model_fields.get(key) if model is not None else None
-            sections = sections_of(field) if field is not None else []
             kept = _of_variant(old, value, field) if field is not None else old
             merged[key] = merge(kept, value, origin, sections[0] if len(sections) == 1 else None, here)
         else:

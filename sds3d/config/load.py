@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from sds3d.config import plain_yaml
 from sds3d.config.layers import Layer, merge, stacked
 from sds3d.config.problems import explain_failure, shorten
-from sds3d.config.recipe import LatentPriorConfig, Recipe
+from sds3d.config.recipe import Recipe
 from sds3d.config.shipped import overlay_files, recipe_files
 from sds3d.errors import ConfigError, nearest
 
@@ -139,12 +139,9 @@ _ABSENT = object()
 
 
 def _absolute_prior(recipe: Recipe) -> Recipe:
-    def absolute(prior: LatentPriorConfig) -> LatentPriorConfig:
-        return prior if prior.path == "toybox" else prior.model_copy(update={"path": str(prior.folder.resolve())})
-
     def in_part(part: Any) -> Any:
-        also = tuple(extra.model_copy(update={"prior": absolute(extra.prior)}) for extra in part.also)
-        return part.model_copy(update={"prior": absolute(part.prior), "also": also})
+        also = tuple(extra.model_copy(update={"prior": extra.prior.absolute()}) for extra in part.also)
+        return part.model_copy(update={"prior": part.prior.absolute(), "also": also})
 
     stages = {name: in_part(stage) for name, stage in recipe.stages.items()}
     return in_part(recipe.model_copy(update={"stages": stages}))

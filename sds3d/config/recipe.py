@@ -5,7 +5,6 @@ A recipe is plain data. Nothing here loads weights, creates folders or imports t
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
@@ -13,9 +12,9 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 from sds3d.citations import CITATIONS
 from sds3d.config.base import Config, increasing
 from sds3d.config.gaussians import GaussiansConfig
+from sds3d.config.prior import PriorConfig
 from sds3d.config.problems import KeyProblem
 from sds3d.config.renderers import AnyRenderer
-from sds3d.config.shipped import shipped
 from sds3d.errors import nearest
 from sds3d.guidance.methods import AnyGuidance, SdsConfig
 from sds3d.prompts import BETTER, WORSE, Prompt, ViewWords
@@ -82,29 +81,11 @@ class PromptConfig(Config):
         )
 
 
-class LatentPriorConfig(Config):
-    """A latent diffusion model in a diffusers pipeline folder: the bundled one or any Stable-Diffusion-shaped one."""
-
-    kind: Literal["latent_diffusion"] = Field(default="latent_diffusion", description="kind of prior")
-    path: str = Field(
-        default="toybox", min_length=1, description="'toybox' (bundled, no download) or the path of a diffusers folder"
-    )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        default="auto", description="number type of the UNet; auto: float32 on a CPU, float16 on a CUDA card"
-    )
-    camera: bool = Field(default=True, description="tell the prior the camera, if it listens to cameras")
-
-    @property
-    def folder(self) -> Path:
-        """The pipeline folder on disk (not checked: see `sds3d.priors.folder.check_folder`)."""
-        return shipped("assets", "priors", "toybox") if self.path == "toybox" else Path(self.path).expanduser()
-
-
 class AlsoConfig(Config):
     """A further prior with its own method, whose gradient is added."""
 
     weight: Weight = Field(default=Schedule.constant(1.0), description="factor on this gradient")
-    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the further frozen model")
+    prior: PriorConfig = Field(default_factory=PriorConfig, description="the further frozen model")
     guidance: AnyGuidance = Field(default_factory=SdsConfig, description="its distillation method")
 
 
@@ -112,7 +93,9 @@ class CamerasConfig(Config):
     """From where training looks. Azimuths are stratified over the full circle; the other two are uniform in a range."""
 
     views: int = Field(default=4, ge=1, le=64, description="images per training step")
-    size: int = Field(default=64, ge=8, le=2048, description="side of a training image, pixels")
+    size: Annotated[ScheduleLike, bounded(8, 2048)] = Field(
+        default=Schedule.constant(64), description="side of a training image, pixels; may grow on the way"
+    )
     elevation_deg: Annotated[tuple[Elevation, Elevation], AfterValidator(increasing)] = Field(
         default=(-10.0, 45.0), description="[low, high] above the horizon, degrees"
     )
@@ -217,7 +200,7 @@ class About(Config):
 class Stage(Config):
     """One part of a run: what is optimised, by which method, judged by which prior, seen from where, and how long."""
 
-    prior: LatentPriorConfig = Field(default_factory=LatentPriorConfig, description="the frozen diffusion model")
+    prior: PriorConfig = Field(default_factory=PriorConfig, description="the frozen diffusion model")
     guidance: AnyGuidance = Field(default_factory=SdsConfig, description="the distillation method")
     also: tuple[AlsoConfig, ...] = Field(
         default=(), max_length=8, description="further priors with methods of their own, whose gradients are added"

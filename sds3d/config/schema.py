@@ -32,6 +32,11 @@ def sections_of(field: FieldInfo) -> list[Model]:
     return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else list(variants(field).values())
 
 
+def is_list(field: FieldInfo | None) -> bool:
+    """Return whether a field holds a list."""
+    return field is not None and typing.get_origin(field.annotation) is tuple
+
+
 def is_named(field: FieldInfo | None) -> bool:
     """Return whether a field holds sections under names that are free to choose."""
     args = typing.get_args(field.annotation) if field is not None else ()

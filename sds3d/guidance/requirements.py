@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from sds3d.errors import AssetError, ConfigError
+from sds3d.errors import ConfigError
 from sds3d.guidance.config import GuidanceConfig
 from sds3d.guidance.methods import METHODS
-from sds3d.priors.folder import PriorFolder, check_folder
+from sds3d.priors.folder import PriorFolder
+from sds3d.priors.source import Source, check_prior
 from sds3d.prompts import Prompt
 from sds3d.schedule import Schedule
 
@@ -35,12 +36,20 @@ class Abilities:
     @classmethod
     def of(cls, folder: PriorFolder, uses_camera: bool = True) -> Abilities:
         """Return the abilities of a diffusers folder; `uses_camera` False hides the camera from it."""
-        unet = folder.configs.get("unet", {})
+        unet, transformer = (folder.configs.get(part, {}) for part in ("unet", "transformer"))
+        is_told_scale = unet.get("time_cond_proj_dim") is not None or bool(transformer.get("guidance_embeds"))
         return cls(
             name=str(folder.path),
-            null_prompt=unet.get("time_cond_proj_dim") is None,  # else the guidance scale is an input of the network
+            null_prompt=not is_told_scale,  # the guidance scale is an input of the network
             camera=uses_camera and unet.get("class_embed_type") == "projection",
         )
+
+    @classmethod
+    def of_source(cls, source: Source, uses_camera: bool = True) -> Abilities:
+        """Return the abilities of a checked model of any family."""
+        said = cls(name=source.name) if source.folder is None else cls.of(source.folder, uses_camera)
+        always_told = uses_camera and source.family in ("multi_view", "zero123")
+        return replace(said, name=source.name, camera=said.camera or always_told)
 
 
 def check_method(config: GuidanceConfig, abilities: Abilities, prompt: Prompt | None = None) -> None:
@@ -66,26 +75,21 @@ def check_method(config: GuidanceConfig, abilities: Abilities, prompt: Prompt | 
         _check_prompt(config, prompt)
 
 
-def check_recipe(recipe: Recipe) -> PriorFolder:
-    """Return the checked folder of the recipe's prior after checking that every prior fits its method.
+def check_recipe(recipe: Recipe) -> list[Source]:
+    """Return the recipe's priors, the main one of the first stage first, after checking that each fits its method.
 
     Raises: AssetError for a missing or broken folder, saying what the recipe needs; ConfigError for a method whose
     branches a prior cannot give.
     """
     prompt = recipe.prompt.build()
-    pairs = [(recipe.prior, recipe.guidance), *((extra.prior, extra.guidance) for extra in recipe.also)]
-    folders = []
+    pairs = [(part.prior, part.guidance) for _, stage in recipe.plan() for part in (stage, *stage.also)]
+    needed_by = f"The recipe '{recipe.name}' needs {recipe.needs[0]}" if recipe.needs else ""
+    sources = []
     for prior, guidance in pairs:
-        if recipe.needs and not prior.folder.is_dir():
-            raise AssetError(
-                f"The recipe '{recipe.name}' needs {recipe.needs[0]}, but the prior '{prior.folder}' does not "
-                "exist. Give prior.path=FOLDER, or try the recipe with the bundled prior: --tiny.",
-                prior.folder,
-            )
-        folder = check_folder(prior.folder)
-        check_method(guidance, Abilities.of(folder, prior.camera), prompt)
-        folders.append(folder)
-    return folders[0]
+        source = check_prior(prior, needed_by)
+        check_method(guidance, Abilities.of_source(source, prior.camera), prompt)
+        sources.append(source)
+    return sources
 
 
 def _check_prompt(config: GuidanceConfig, prompt: Prompt) -> None:

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from sds3d.conventions import WORLD_TO_GLTF
 from sds3d.errors import AssetError
+from sds3d.export.axes import linear_to_srgb, srgb_to_linear
+from sds3d.meshing.mesh import Mesh
 
 Array = NDArray[np.float64]
 
@@ -40,7 +42,7 @@ def read_points(path: Path | str, count: int, seed: int = 0) -> Points:
     small ones come whole. GLB and OBJ are turned from +Y up to our +Z up.
 
     Raises: AssetError if the file is missing, cannot be read, or holds neither triangles nor points.
-    Limits: vertex colours beside a material are lost, as the reader (trimesh) drops them; textures are not filtered.
+    Limits: textures are not filtered.
     """
     source = Path(path)
     meshes, clouds = _load(source)
@@ -61,6 +63,16 @@ def read_points(path: Path | str, count: int, seed: int = 0) -> Points:
     return Points(positions.astype(np.float32), np.clip(colors, 0.0, 1.0).astype(np.float32))
 
 
+def points_on(mesh: Mesh, count: int, seed: int = 0) -> Points:
+    """Return `count` points spread evenly over the surface of `mesh`, with its vertex colours."""
+    import trimesh
+
+    colors = np.concatenate([mesh.colors, np.ones((len(mesh.colors), 1))], axis=1)
+    surface = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=(255 * colors).round(), process=False)
+    positions, found = _draw(surface, count, np.random.default_rng(seed), is_linear=False)
+    return Points(positions.astype(np.float32), found.astype(np.float32))
+
+
 def _load(source: Path) -> tuple[list[Any], list[Any]]:
     """Return the meshes with some area, and the point clouds, of a file, in the file's frame."""
     import trimesh
@@ -70,7 +82,7 @@ def _load(source: Path) -> tuple[list[Any], list[Any]]:
         raise AssetError(f"Cannot read '{source}': there is no such file. {needed}", source)
     try:
         loaded = trimesh.load(source, process=False)
-        parts = loaded.dump() if isinstance(loaded, trimesh.Scene) else [loaded]
+        parts = placed_parts(loaded)
     except Exception as error:  # whatever a foreign reader stumbles over in a broken file
         raise AssetError(
             f"Cannot read '{source}': it is broken or of another kind ({error!r}). {needed}", source
@@ -84,6 +96,26 @@ def _load(source: Path) -> tuple[list[Any], list[Any]]:
             f"'{source}' holds no triangles of any area and no points, or not finite ones. {needed}", source
         )
     return meshes, clouds
+
+
+def placed_parts(loaded: Any) -> list[Any]:
+    """Return the meshes and clouds of what trimesh loaded, each moved to its place in the scene.
+
+    `Scene.dump` of trimesh 5.2 does the same but loses vertex colours beside a material.
+    """
+    if not hasattr(loaded, "graph"):
+        return [loaded]
+    parts = []
+    for node in loaded.graph.nodes_geometry:
+        matrix, name = loaded.graph[node]
+        source = loaded.geometry[name]
+        part = source.copy()
+        kept = getattr(source.visual, "vertex_attributes", None)
+        if kept and part.visual.kind == "texture":
+            part.visual.vertex_attributes.update({key: np.array(kept[key]) for key in kept})
+        part.apply_transform(matrix)
+        parts.append(part)
+    return parts
 
 
 def _cloud(cloud: Any) -> tuple[Array, Array]:
@@ -111,13 +143,16 @@ def _colors(mesh: Any, face: NDArray[np.int64], weight: Array, is_linear: bool) 
     """Return the sRGB [N, 3] of points in `face` [N] at barycentric `weight` [N, 3]."""
     visual = mesh.visual
     if visual.kind == "vertex":
-        values = np.asarray(visual.vertex_colors)[:, :3] / 255.0
-        values = _linear_to_srgb(values) if is_linear else values
-        return np.einsum("nk,nkd->nd", weight, values[mesh.faces[face]])
+        values = vertex_colors(mesh, is_linear)
+        if values is not None:
+            return np.einsum("nk,nkd->nd", weight, values[mesh.faces[face]])
     if visual.kind == "face":
         return np.asarray(visual.face_colors)[face, :3] / 255.0
     colors = np.full((len(face), 3), _GREY)
     if visual.kind == "texture":
+        at_vertices = vertex_colors(mesh, is_linear)
+        if at_vertices is not None:
+            colors = np.einsum("nk,nkd->nd", weight, at_vertices[mesh.faces[face]])
         image, factor = _material(visual.material)
         if image is not None and visual.uv is not None:
             uv = np.einsum("nk,nkd->nd", weight, np.asarray(visual.uv, np.float64)[mesh.faces[face]])
@@ -125,13 +160,25 @@ def _colors(mesh: Any, face: NDArray[np.int64], weight: Array, is_linear: bool) 
             column = np.floor(uv[:, 0] % 1.0 * width).astype(int) % width
             row = np.floor((1.0 - uv[:, 1]) % 1.0 * height).astype(int) % height
             colors = image[row, column]
-        elif factor is not None:
+        elif factor is not None and at_vertices is None:
             colors = np.ones_like(colors)
         if factor is not None:  # the specification multiplies linear light
-            from sds3d.export.mesh import srgb_to_linear
-
-            colors = _linear_to_srgb(srgb_to_linear(colors) * factor)
+            colors = linear_to_srgb(srgb_to_linear(colors) * factor).astype(np.float64)
     return colors
+
+
+def vertex_colors(mesh: Any, is_linear: bool) -> Array | None:
+    """Return the sRGB [V, 3] at the vertices of a foreign (trimesh) mesh, None if it has none.
+
+    is_linear: the file holds linear light. Beside a material the reader keeps them among other attributes.
+    """
+    visual = mesh.visual
+    values = visual.vertex_colors if visual.kind == "vertex" else visual.vertex_attributes.get("color")
+    if values is None or len(values) != len(mesh.vertices):
+        return None
+    array = np.asarray(values)[:, :3]
+    colors = array / float(np.iinfo(array.dtype).max) if array.dtype.kind in "iu" else array.astype(np.float64)
+    return linear_to_srgb(colors).astype(np.float64) if is_linear else np.clip(colors, 0.0, 1.0)
 
 
 def _material(material: Any) -> tuple[Array | None, Array | None]:
@@ -141,9 +188,3 @@ def _material(material: Any) -> tuple[Array | None, Array | None]:
     image = getattr(material, "image", None) if image is None else image
     texture = None if image is None else np.asarray(image.convert("RGB"), np.float64) / 255.0
     return texture, None if factor is None else np.asarray(factor, np.float64)[:3] / 255.0
-
-
-def _linear_to_srgb(values: NDArray[np.floating]) -> Array:
-    """Encode linear light in [0, 1] as sRGB. Source: IEC 61966-2-1."""
-    c = np.clip(np.asarray(values, np.float64), 0.0, 1.0)
-    return np.where(c <= 0.0031308, 12.92 * c, 1.055 * c ** (1.0 / 2.4) - 0.055)

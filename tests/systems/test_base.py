@@ -54,7 +54,7 @@ def test_the_gradient_is_that_of_the_same_parts(make_system: Make) -> None:
 
 def test_views_follow_the_recipe(make_system: Make) -> None:
     system = make_system("cameras.elevation_deg=[5, 6]", "cameras.distance=[3, 3.5]", "background.random_fraction=0.6")
-    draws = [system.draw_views(generator_for(0, "step", step)) for step in range(300)]
+    draws = [system.draw_views(generator_for(0, "step", step), 8) for step in range(300)]
     elevation = torch.cat([cameras.elevation_deg for cameras, _ in draws])
     distance = torch.cat([cameras.distance for cameras, _ in draws])
     assert 5 <= elevation.min() < elevation.max() <= 6 and 3 <= distance.min() < distance.max() <= 3.5
