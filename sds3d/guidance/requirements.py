@@ -93,7 +93,8 @@ def check_recipe(recipe: Recipe) -> list[Source]:
 
 
 def _check_prompt(config: GuidanceConfig, prompt: Prompt) -> None:
-    if "source picture" in METHODS[config.method].needs and not prompt.source.strip():
+    row = METHODS[config.method]
+    if any(branch.text == "src" for branch in row.rule(config).needs) and not prompt.source.strip():
         raise ConfigError(
             f"Method '{config.method}' edits a picture, but prompt.source is empty. Say in prompt.source what the start "
             "of the run looks like, for example prompt.source='a grey ball'.",
