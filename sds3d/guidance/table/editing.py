@@ -1,4 +1,4 @@
-"""Methods that move from one text or picture to another: SDS-Bridge, DDS, PDS."""
+"""Methods that move from one text or picture to another: SDS-Bridge, DDS, PDS, editing by classifier scores."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from sds3d.guidance.branches import BASELINE, PROMPTED, Branch, Evidence
+from sds3d.guidance.branches import BASELINE, PROMPTED, UNPROMPTED, Branch, Evidence
 from sds3d.guidance.config import Fraction, GuidanceConfig, WeightName, default
 from sds3d.guidance.method import Method
 from sds3d.guidance.noisers import EarlierNoiser
@@ -55,6 +55,21 @@ class PdsConfig(GuidanceConfig):
         le=100,
         description="timesteps of the sampler's step; at 1 the pull to the old picture vanishes",
     )
+
+
+class CsdEditConfig(GuidanceConfig):
+    """Classifier score distillation for editing: towards the new text, away from the old one."""
+
+    method: Literal["csd-edit"] = "csd-edit"
+    towards: Schedule = Field(default=Schedule.constant(1.0), description="factor of the new text's direction, y - 0")
+    away: Schedule = Field(default=Schedule.constant(0.5), description="factor of the old text's direction, src - 0")
+
+
+def _csd_edit(config: CsdEditConfig) -> Linear:
+    def rest(evidence: Evidence) -> Tensor:
+        return value_of(config.away, evidence) - value_of(config.towards, evidence)
+
+    return Linear({PROMPTED: config.towards, UNPROMPTED: rest, Branch("src"): -config.away})
 
 
 def _bridge(config: BridgeConfig) -> Staged:
@@ -127,6 +142,16 @@ ROWS: dict[str, Method] = {
         paper="Delta Denoising Score",
         arxiv="2304.07090",
         source="google/prompt-to-prompt",
+    ),
+    "csd-edit": Method(
+        title="Classifier score distillation for editing",
+        config=CsdEditConfig,
+        rule=_csd_edit,
+        formula="w1 (y - 0) - w2 (src - 0), all of the picture as it is now",
+        evals=3,
+        paper="Text-to-3D with Classifier Score Distillation",
+        arxiv="2310.19415",
+        source="CVMI-Lab/Classifier-Score-Distillation",
     ),
     "pds": Method(
         title="Posterior distillation sampling",
