@@ -1,0 +1,1 @@
+"""Volume rendering in plain torch: rays, where to sample them, how samples become pixels."""
