@@ -1,0 +1,1 @@
+"""Triangle meshes from signed distances on a grid, differentiable: marching tetrahedra and FlexiCubes."""
