@@ -8,7 +8,7 @@ from typing import Any
 
 from renderers.base import Renderer
 from sds3d.config import Recipe
-from systems import clouds
+from systems import clouds, surfaces, volumes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,5 +28,8 @@ class Maker:
 
 MAKERS: dict[str, Maker] = {
     "gaussians": Maker(fresh=clouds.fresh, restore=clouds.restore, take_over=clouds.take_over),
+    "nerf": Maker(fresh=volumes.fresh, restore=volumes.restore, take_over=volumes.take_over),
+    "mesh": Maker(fresh=surfaces.fresh, restore=surfaces.restore, take_over=surfaces.take_over),
+    "sdf": Maker(fresh=volumes.fresh, restore=volumes.restore, take_over=volumes.take_over),
 }
 """By the `kind` of a recipe's renderer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Config(BaseModel):
@@ -12,15 +12,19 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    @field_validator("*", mode="before")
+    @model_validator(mode="before")
     @classmethod
-    def _no_truth_values_as_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        # Python counts True as 1, so 'steps: yes' would otherwise quietly run one step.
-        if isinstance(value, bool) and info.field_name is not None:
-            annotation = cls.model_fields[info.field_name].annotation
-            if annotation in (int, float, float | None, int | None):
-                raise ValueError(f"a number is needed, got the truth value {str(value).lower()}. Write a number.")
-        return value
+    def _no_truth_values_as_numbers(cls, data: Any) -> Any:
+        # Python counts True as 1, so 'steps: yes' would otherwise quietly run one step. As a word it is refused.
+        # (A validator of fields would be simpler, but pydantic allows none on the field that chooses among variants.)
+        if not isinstance(data, dict) or not any(isinstance(value, bool) for value in data.values()):
+            return data
+        numbers = {name for name, field in cls.model_fields.items() if field.annotation in _NUMBERS}
+        is_wrong = {name for name, value in data.items() if isinstance(value, bool) and name in numbers}
+        return {name: str(value).lower() if name in is_wrong else value for name, value in data.items()}
+
+
+_NUMBERS = (int, float, float | None, int | None)
 
 
 def increasing(pair: tuple[float, float]) -> tuple[float, float]:

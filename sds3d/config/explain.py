@@ -30,8 +30,10 @@ def keys_of(recipe: Recipe) -> list[Key]:
     return list(_walk(recipe, "", named))
 
 
-def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]], tags: str = "") -> Iterator[Key]:
-    """Yield the keys of `section`; `tags` says what its first key, which chooses among variants, may be."""
+def _walk(
+    section: BaseModel, prefix: str, named: dict[str, dict[str, str]], tag: str = "", tags: str = ""
+) -> Iterator[Key]:
+    """Yield the keys of `section`; its key `tag`, if it has one, chooses among variants and may be `tags`."""
     for name, field in type(section).model_fields.items():
         path, value = prefix + name, getattr(section, name)
         if path in named:
@@ -39,9 +41,10 @@ def _walk(section: BaseModel, prefix: str, named: dict[str, dict[str, str]], tag
                 shown = show(value[inner]) if inner in value else "0"
                 yield Key(f"{path}.{inner}", shown, "number or schedule >= 0", meaning)
         elif isinstance(value, BaseModel) and not isinstance(value, Schedule):
-            yield from _walk(value, f"{path}.", named, choices(variants(field)) if variants(field) else "")
+            words = choices(variants(field)) if variants(field) else ""
+            yield from _walk(value, f"{path}.", named, str(field.discriminator), words)
         else:
-            is_tag = bool(tags) and name == next(iter(type(section).model_fields))
+            is_tag = bool(tags) and name == tag
             meaning = field.description or ("the variant of this section" if is_tag else "")
             yield Key(path, show(value), tags if is_tag else allowed(field), meaning)
 

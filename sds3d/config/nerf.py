@@ -97,6 +97,15 @@ class VolumeConfig(Config):
         default="auto", description="packed weights: plain torch, any device, or nerfacc's CUDA kernels"
     )
 
+    @property
+    def _shared_cites(self) -> tuple[str, ...]:
+        used = {
+            "instant_ngp": self.encoding.kind in ("hash", "dense"),
+            "mipnerf360": self.sampling.mode == "importance",
+            "nerfacc": self.backend == "nerfacc",
+        }
+        return tuple(key for key, is_used in used.items() if is_used)
+
 
 COMMON_TERMS = {
     "opacity": "mean of sqrt(alpha^2 + 0.01): keeps fog away",
@@ -142,6 +151,11 @@ class NerfConfig(VolumeConfig):
     )
     normal_step: float = Field(default=0.01, gt=0, le=1, description="finite: half the distance, world units")
 
+    @property
+    def cites(self) -> tuple[str, ...]:
+        """Works this renderer builds on, keys of `sds3d.citations`."""
+        return ("nerf", *self._shared_cites)
+
 
 class SdfConfig(VolumeConfig):
     """A field of signed distance and colour."""
@@ -175,3 +189,8 @@ class SdfConfig(VolumeConfig):
     anneal_steps: int = Field(
         default=0, ge=0, le=1_000_000, description="neus: steps in which surfaces seen from behind still learn"
     )
+
+    @property
+    def cites(self) -> tuple[str, ...]:
+        """Works this renderer builds on, keys of `sds3d.citations`."""
+        return (self.rule, *self._shared_cites)

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from sds3d.config.base import Config
 from sds3d.config.shipped import shipped
 from sds3d.priors.catalog import find_entry
+from sds3d.priors.video.settings import VideoSettings
 
 BUNDLED = "toybox"
 Strength = Annotated[float, Field(ge=0, le=10)]
@@ -56,6 +57,12 @@ class PriorConfig(Config):
         description="for a single file or a motion adapter: the model whose other parts (tokenizer, configuration, ...) "
         "it uses, a name or a folder; empty: the one of the catalog",
     )
+    video: VideoSettings = Field(default_factory=VideoSettings, description="how a video model is asked")
+    vae: str = Field(
+        default="",
+        max_length=4096,
+        description="another autoencoder, e.g. sdxl-vae, which works in float16: a name or a folder; empty: its own",
+    )
     vae_tiling: bool = Field(default=False, description="pass large pictures through the autoencoder in tiles")
     vae_slicing: bool = Field(default=False, description="pass pictures through the autoencoder one by one")
     attention_slicing: bool = Field(default=False, description="compute attention head by head: less memory, slower")
@@ -89,6 +96,7 @@ class PriorConfig(Config):
                 "controlnets": tuple(_absolute(path) for path in self.controlnets),
                 "image": str(Path(self.image).expanduser().resolve()) if self.image else "",
                 "base": _absolute(self.base) if self.base else "",
+                "vae": _absolute(self.vae) if self.vae else "",
             }
         )
 

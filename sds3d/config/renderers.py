@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from sds3d.config.gaussians import GaussiansConfig
+from typing import Annotated
 
-AnyRenderer = GaussiansConfig
+from pydantic import Field
+
+from sds3d.config.gaussians import GaussiansConfig
+from sds3d.config.nerf import NerfConfig, SdfConfig
+from sds3d.config.surface import SurfaceConfig
+
+AnyRenderer = Annotated[GaussiansConfig | NerfConfig | SdfConfig | SurfaceConfig, Field(discriminator="kind")]
 """What may stand under `renderer:` of a recipe."""

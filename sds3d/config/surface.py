@@ -139,9 +139,24 @@ class SurfaceConfig(Config):
                 f"texture.kind '{self.texture.kind}' needs a mesh whose triangles stay, but geometry is '{self.geometry}'. "
                 "Use geometry 'fixed' or 'offsets', or texture.kind 'grid' or 'field'."
             )
+        if self.geometry == "fixed" and self.shading.kind == "normal":
+            raise ValueError(
+                "pictures of normals (shading.kind 'normal') show nothing of a mesh that does not move (geometry 'fixed') "
+                "that could be trained. Use geometry 'offsets', or another shading.kind."
+            )
         if self.geometry in ("dmtet", "flexicubes") and self.init_radius >= self.radius:
             raise ValueError(
                 f"the sphere at the start has init_radius {self.init_radius:g}, but the grid ends at radius "
                 f"{self.radius:g}. Make the sphere smaller."
             )
         return self
+
+    @property
+    def cites(self) -> tuple[str, ...]:
+        """Works this renderer builds on, keys of `sds3d.citations`."""
+        used = {
+            "dmtet": self.geometry == "dmtet",
+            "flexicubes": self.geometry == "flexicubes",
+            "instant_ngp": self.texture.kind == "field",
+        }
+        return (*(key for key, is_used in used.items() if is_used), "nvdiffrast")
