@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -169,11 +170,63 @@ def recipes(
     typer.echo(f"The distillation methods they are made of: {PROGRAM} recipes --methods")
 
 
+@app.command("fetch")
+def fetch_command(
+    name: Annotated[
+        str | None, typer.Argument(help="Name of the catalog (see --list) or a hub id ORG/NAME.", show_default=False)
+    ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="List the catalog: what is what, how large, whose.")] = False,
+    to: Annotated[
+        Path | None, typer.Option(help="A folder for plain files, e.g. on a stick; without it, the hub's cache.")
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Full instead of half precision: twice the size.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+) -> None:
+    """Download a diffusion model once, to use it as prior.path=NAME ever after, offline too.
+
+    \b
+    sds3d fetch --list          what there is, and what is on this machine already
+    sds3d fetch sd21-base       about 2.6 GB; run it again if it breaks off, it goes on
+    sds3d generate "a red mug" --recipe dreamfusion prior.path=sd21-base
+
+    Only safetensors are downloaded, never pickled weights or code, into the cache that all programs of the Hugging
+    Face hub share (HF_HOME chooses the disk, HF_TOKEN is needed for gated models, HF_HUB_OFFLINE forbids downloads).
+    """
+    if as_list or name is None:
+        return _show_catalog(as_json)
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"  # the one verb whose work is the download itself
+    from sds3d.priors.fetch import fetch
+
+    sources = fetch(name, None if to is None else to.expanduser(), full)
+    if as_json:
+        return _show(
+            "", [{"path": str(source.path), "family": source.family, **source.record()} for source in sources], True
+        )
+    for source in sources:
+        typer.echo(
+            f"{source.path}\n    {source.family}, licence {source.licence}, revision {source.revision or 'unknown'}"
+        )
+    used = name if to is None else sources[0].path
+    typer.echo(f'Use it: {PROGRAM} generate "a red mug" --recipe dreamfusion prior.path={used}')
+
+
 @app.command("doctor")
 def doctor_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Also say how much memory this recipe needs, and whether it fits.", show_default=False),
+    ] = None,
+    overlay: Annotated[list[str] | None, typer.Option(help="Overlays of that recipe: tiny, lowmem ...")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Changes of that recipe.")
+    ] = None,
 ) -> int:
     """Show what works on this machine, and what to do about what does not. Exit code 1 if generation cannot work."""
+    if recipe is not None:
+        rows = doctor.recipe_checks(load_recipe(recipe, overlay or (), overrides or ()))
+        _show(f"Recipe {recipe}", [check.as_dict() for check in rows], as_json)
+        return 1 if any(check.state == "broken" for check in rows) else 0
     try:
         from renderers.gaussians.rasterise import available_backends
 
@@ -284,6 +337,18 @@ def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
     _list_files(files)
     typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format ply,glb")
     return 0
+
+
+def _show_catalog(as_json: bool) -> None:
+    """Print the models known by name: what each is, what it costs, and whether it is here."""
+    from sds3d.priors.catalog import catalog
+    from sds3d.priors.places import place_of
+
+    rows = [report.model_row(entry, place_of(entry) is not None) for entry in catalog().values()]
+    if as_json:
+        return _show("", rows, True)
+    typer.echo("\n".join(report.model_lines(row) for row in rows))
+    typer.echo(f"Figures marked ~ are estimates. Get one: {PROGRAM} fetch NAME, then: prior.path=NAME")
 
 
 def _list_files(files: Sequence[Path]) -> None:

@@ -6,15 +6,19 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from sds3d import hardware
 from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError
 from sds3d.priors.folder import check_folder
+
+if TYPE_CHECKING:
+    from sds3d.config import Recipe
 
 CHECKSUMS = "SHA256SUMS"
 """Optional file of a prior folder with the output of `sha256sum`, verified if it is there."""
@@ -45,6 +49,61 @@ def checks(rasterisers: Mapping[str, str] | None = None) -> list[Check]:
     rows += [_package("diffusers", "runs priors"), _package("av", "writes mp4")]
     rows += [_bundled("bundled prior", "priors", "toybox"), _judge(), _memory(), _disk(), _threads()]
     return rows
+
+
+def recipe_checks(recipe: Recipe) -> list[Check]:
+    """Return whether a recipe can run here: a row for each of its models, and rows of the memory it will need."""
+    from sds3d.priors.footprint import predict_memory
+    from sds3d.priors.source import locate
+
+    cards = hardware.cuda_cards()[0] if hardware.torch_cuda_version() else []
+    on_card = recipe.device == "cuda" or (recipe.device == "auto" and bool(cards))
+    rows = []
+    for config in [part.prior for _, stage in recipe.plan() for part in (stage, *stage.also)]:
+        try:
+            source = locate(config.path)
+        except AssetError as error:
+            rows.append(Check(name=f"model {config.path}", state="broken", detail=str(error)))
+            continue
+        facts = f"{source.family}, licence {source.licence}, revision {source.revision or 'unknown'}"
+        rows.append(Check(name=f"model {config.path}", state="ok", detail=facts))
+    try:
+        predicted = predict_memory(recipe, on_card)
+    except AssetError:
+        return rows  # the row above says it
+    parts = "; ".join(
+        f"{p.name}: {p.weights / 1e9:.1f} GB weights, {(p.peak - p.weights) / 1e9:.1f} more" for p in predicted.parts
+    )
+    total = hardware.memory_gb()
+    rows.append(_fits("main memory", predicted.main_gb, total[1] if total else None, "" if on_card else parts))
+    if on_card:
+        rows.append(_fits("memory of the card", predicted.card_gb, card_memory_gb(), parts))
+    return list({row.name: row for row in rows}.values())
+
+
+def _fits(name: str, needed: float, there: float | None, parts: str) -> Check:
+    """Return whether `needed` gigabytes fit into those that are there; a prediction is off by up to a factor of two."""
+    detail = (
+        f"about {needed:.1f} GB needed"
+        + (f", {there:.1f} GB there" if there else "")
+        + (f" ({parts})" if parts else "")
+    )
+    fix = "use --overlay lowmem or tiny, fewer views (cameras.views), prior.cpu_offload=true, or a smaller model"
+    if there is None or needed <= 0.8 * there:
+        return Check(name=name, state="ok", detail=detail)
+    if needed <= there:
+        return Check(name=name, state="off", detail=f"{detail}: tight", fix=fix)
+    return Check(name=name, state="broken", detail=f"{detail}: it cannot fit", fix=fix)
+
+
+def card_memory_gb() -> float | None:
+    """Return the memory of the first CUDA card in gigabytes, as nvidia-smi tells it; None if that cannot be asked."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout
+        return float(answer.splitlines()[0]) / 1000 * 1.048576
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 def _torch() -> Check:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from sds3d import __version__, citations, hardware
 from sds3d.config import Recipe
+from sds3d.priors.catalog import Entry
 from sds3d.priors.source import Source
 
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
@@ -77,6 +78,28 @@ def _used(sources: Sequence[Source]) -> list[dict[str, str]]:
     """Return name, hub id, revision and licence of every model of a run, those that join a prior included, each once."""
     models = [model.record() for source in sources for model in (source, *source.others)]
     return [row for place, row in enumerate(models) if row not in models[:place]]
+
+
+def model_row(entry: Entry, is_here: bool) -> dict[str, Any]:
+    """Return an entry of the catalog as a row of the list of models."""
+    about = "~" if "size_gb" in entry.unverified else ""
+    return {
+        "name": entry.name,
+        "here": "yes" if is_here else "",
+        "GB": f"{about}{entry.size_gb:g}",
+        "pixels": entry.resolution,
+        "family": entry.family,
+        "gives": ", ".join(entry.gives),
+        "licence": entry.licence + (" (gated)" if entry.gated else ""),
+        "what": entry.title + (f"; {entry.note}" if entry.note else ""),
+    }
+
+
+def model_lines(row: dict[str, Any]) -> str:
+    """Return a row of `model_row` as two lines."""
+    here = " (on this machine)" if row["here"] else ""
+    facts = f"{row['family']}, {row['pixels']} pixels, {row['GB']} GB, knows {row['gives'] or 'nothing by itself'}"
+    return f"{row['name']}{here}: {row['what']}\n    {facts}; licence {row['licence']}"
 
 
 def table(title: str, rows: Sequence[dict[str, Any]]) -> Table:

@@ -71,6 +71,7 @@ class Guidance:
         step: int,
         generator: torch.Generator,
         source: Tensor | None = None,
+        control: Tensor | None = None,
     ) -> tuple[Tensor, Logs]:
         """Return a loss whose gradient in `rgb` is the distillation gradient, and numbers to log.
 
@@ -84,6 +85,7 @@ class Guidance:
             step: number of the step, from 0.
             generator: CPU generator; timesteps are drawn first, then noise, so that methods can be compared.
             source: [B, H, W, 3] pictures to be edited, for methods that edit.
+            control: [B, K, H, W] condition pictures in [0, 1], for priors that take them.
         Returns: the loss (0-dim) and 0-dim tensors without graph; reading them is what may wait for the device.
         Raises: DivergenceError if a prediction is not finite and the configuration says "stop".
         """
@@ -96,7 +98,7 @@ class Guidance:
         z0 = self.prior.encode(leaf)
         source_z0 = None if source is None else self._encoded(source)
         draws = self.draw(z0, step, generator)
-        gradient, logs, evidence = self.distil(z0.detach(), prompt, cameras, step, draws, source_z0)
+        gradient, logs, evidence = self.distil(z0.detach(), prompt, cameras, step, draws, source_z0, control)
         if in_pixels:
             (pixels,) = torch.autograd.grad(z0, leaf, gradient)
             pixels = self._pixels(pixels, rgb.detach(), evidence, image_weight, logs)
@@ -105,7 +107,7 @@ class Guidance:
             loss = (z0 * gradient).sum()
         loss = loss / len(z0) if config.reduction == "mean" else loss
         if self.score is not None and self.method.trains:
-            words = Words(self.prior, prompt, cameras.to(z0.device))
+            words = Words(self.prior, prompt, cameras.to(z0.device), control)
             trained, logs["score_loss"] = score_loss(
                 self.score, self.prior, config, z0.detach(), words, clock, generator
             )
@@ -134,13 +136,21 @@ class Guidance:
         step: int,
         draws: Draws,
         source: Tensor | None = None,
+        control: Tensor | None = None,
     ) -> tuple[Tensor, Logs]:
         """Return the gradient g [B, C, h, w] float32 to be descended in latents `z0`, for given draws, and logs."""
-        return self.distil(z0, prompt, cameras, step, draws, source)[:2]
+        return self.distil(z0, prompt, cameras, step, draws, source, control)[:2]
 
     @torch.no_grad()
     def distil(
-        self, z0: Tensor, prompt: Prompt, cameras: Cameras, step: int, draws: Draws, source: Tensor | None = None
+        self,
+        z0: Tensor,
+        prompt: Prompt,
+        cameras: Cameras,
+        step: int,
+        draws: Draws,
+        source: Tensor | None = None,
+        control: Tensor | None = None,
     ) -> tuple[Tensor, Logs, Evidence]:
         """Return gradient, logs and the evidence they follow from; `source` are latents [B, C, h, w]."""
         if source is None and "source picture" in self.method.needs:
@@ -150,7 +160,7 @@ class Guidance:
                 path="guidance.method",
             )
         last_t = self.prior.num_timesteps - 1 if draws.t.is_meta else int(draws.t.max())
-        words = Words(self.prior, prompt, cameras.to(z0.device))
+        words = Words(self.prior, prompt, cameras.to(z0.device), control)
         clock = Clock(step, self.total_steps)
 
         def ask(asked: Mapping[Branch, Point]) -> dict[Branch, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -64,4 +65,4 @@ def _without_camera(query: Query, hidden: Tensor) -> Query:
     def masked(features: Tensor | None) -> Tensor | None:
         return None if features is None else torch.where(hidden[:, None], torch.zeros_like(features), features)
 
-    return Query(z_t=query.z_t, t=query.t, text=query.text, camera=masked(query.camera), pose=masked(query.pose))
+    return replace(query, camera=masked(query.camera), pose=masked(query.pose))

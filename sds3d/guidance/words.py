@@ -43,10 +43,13 @@ class Steering:
 
 
 class Words:
-    """The texts and camera features of `cameras`; makes the queries of branches. Nothing is computed twice."""
+    """The texts and camera features of `cameras`; makes the queries of branches. Nothing is computed twice.
 
-    def __init__(self, prior: Prior, prompt: Prompt, cameras: Cameras):
-        self.prior, self.prompt, self.cameras = prior, prompt, cameras
+    `control` [B, K, H, W] are the condition pictures all queries bring along, for priors that take them.
+    """
+
+    def __init__(self, prior: Prior, prompt: Prompt, cameras: Cameras, control: Tensor | None = None):
+        self.prior, self.prompt, self.cameras, self.control = prior, prompt, cameras, control
         self.features = prior.camera_features(cameras)
         self._poses: Tensor | None = None
         self._texts: dict[object, Tensor] = {}
@@ -63,7 +66,7 @@ class Words:
         role = branch.text
         key = (role if role in ("perp0", "perp1") else self.prompt.texts(role), blends)
         if key not in self._texts:
-            embeddings = self.prior.text(self.prompt.texts(role))
+            embeddings = self.prior.text([text or self.prior.null_text for text in self.prompt.texts(role)])
             azimuth, elevation = self.cameras.azimuth_deg, self.cameras.elevation_deg
             self._texts[key] = self.prompt.embed(embeddings, azimuth, elevation, role, blends)
         return self._texts[key]
@@ -79,7 +82,8 @@ class Words:
         pose = self.poses if branch.camera and branch.network != "base" else None
         camera = self.features if branch.camera else None
         blends = blends and branch.network == "base"
-        return Query(z_t=point.z, t=point.t, text=self.text(branch, blends), camera=camera, pose=pose)
+        text = self.text(branch, blends)
+        return Query(z_t=point.z, t=point.t, text=text, camera=camera, pose=pose, control=self.control)
 
     def steering(self, asked: Mapping[Branch, Point], strength: float | None) -> Steering:
         """Return what Perp-Neg adds to a call for the branches `asked`; nothing if `strength` is None.

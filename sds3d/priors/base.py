@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 POSE_SIZE = 16
 """Length of `Query.pose`."""
 
+NULL_TEXT = "\0"
+"""Stands for "no text at all": an embedding of zeros, for models trained that way; "" is a text like any other."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
@@ -51,6 +54,7 @@ class Prior(ABC):
         device: where its tensors live; inputs must live there too.
         group_views: so many consecutive samples of a query are views of one object and are looked at together.
         control_channels: K of `Query.control`, 0 for priors that take no condition pictures.
+        null_text: what the model knows as "unprompted": the empty text, or `NULL_TEXT` where it was trained with zeros.
     """
 
     image_size: int
@@ -59,6 +63,7 @@ class Prior(ABC):
     device: torch.device
     group_views: int = 1
     control_channels: int = 0
+    null_text: str = ""
 
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
@@ -75,6 +80,8 @@ class Prior(ABC):
     @abstractmethod
     def text(self, texts: Sequence[str]) -> Tensor:
         """Return [n, tokens, dim] embeddings of n texts; each text is encoded once and remembered.
+
+        The prior's own `null_text` may be among them; "" is a text like any other.
 
         Whatever else a family derives from the words (pooled vectors) is packed into further rows of the same tensor,
         so that guidance can stack, blend and project texts without knowing the family.
@@ -108,7 +115,7 @@ def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
 
     Missing poses become zeros where another query has one.
 
-    Raises: ShapeError if times or texts do not match the points of their query.
+    Raises: ShapeError if times, texts or condition pictures do not match the points of their query.
     """
     for query in queries:
         batch = query.z_t.shape[0]
@@ -116,6 +123,8 @@ def stack_queries(queries: Sequence[Query], camera_size: int = 0) -> Query:
             raise ShapeError("t", f"[{batch}] (one a sample)", tuple(query.t.shape))
         if query.text.shape[0] != batch:
             raise ShapeError("text", f"[{batch}, tokens, dim]", tuple(query.text.shape))
+        if query.control is not None and query.control.shape[:1] != (batch,):
+            raise ShapeError("control", f"[{batch}, K, H, W]", tuple(query.control.shape))
     pose = None
     if any(query.pose is not None for query in queries):
         pose = torch.cat([_or_zeros(query.pose, query.z_t, POSE_SIZE) for query in queries])

@@ -17,7 +17,14 @@ from sds3d.errors import AssetError, nearest
 METADATA_FILE = "sds3d.json"
 CAMERA_CONDITIONS = ("extrinsics", "fourier")
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors format
-_NETWORKS = {"text_encoder": "model", "vae": "diffusion_pytorch_model", "unet": "diffusion_pytorch_model"}
+INDEX_FILE = "model_index.json"
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+_STEMS = {
+    **dict.fromkeys((*TEXT_ENCODERS, "image_encoder"), "model"),
+    **dict.fromkeys(("vae", "unet", "transformer", "transformer_2", "motion_adapter"), "diffusion_pytorch_model"),
+}
+"""Sub-folders that hold a network, and how its weight file is called."""
+_DEFAULT_PARTS = ("text_encoder", "vae", "unet")
 _ADVICE = "Give prior.path a diffusers pipeline folder with safetensors weights, or restore the file from its source."
 
 
@@ -31,6 +38,7 @@ class PriorMetadata:
         text_tokens: length of the token sequence; None means the tokenizer's own.
         nouns, colours, words: what the prior was trained on, `words` being the rest ("a", "photo", "tall" ...);
             all empty means that it has no closed vocabulary.
+        clip_skip: so many last layers of the text encoder are left out (models trained that way say so).
         licence: SPDX identifier of the weights.
     """
 
@@ -40,6 +48,7 @@ class PriorMetadata:
     nouns: tuple[str, ...] = ()
     colours: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    clip_skip: int = 0
     licence: str | None = None
 
     @property
@@ -58,13 +67,19 @@ class PriorMetadata:
 
 @dataclass(frozen=True, kw_only=True)
 class PriorFolder:
-    """A checked folder: `configs` by part name, `weights` (files) by network name, `variants` for foreign loaders."""
+    """A checked folder: `configs` by part name, `weights` (files) by network name, `variants` for foreign loaders.
+
+    `classes` are the parts' class names and `options` the plain settings in model_index.json, as far as there is one;
+    `options["_class_name"]` names the pipeline.
+    """
 
     path: Path
     metadata: PriorMetadata
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
     weights: dict[str, tuple[Path, ...]] = field(default_factory=dict)
     variants: dict[str, str | None] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 def check_folder(path: Path | str) -> PriorFolder:
@@ -78,15 +93,46 @@ def check_folder(path: Path | str) -> PriorFolder:
         what = "is not a folder" if root.exists() else "does not exist"
         raise AssetError(f"The prior '{root}' {what}. {_ADVICE}", root)
     metadata = read_metadata(root / METADATA_FILE)
-    configs = {part: _read_json(root / part / "config.json") for part in _NETWORKS}
+    index = _read_json(root / INDEX_FILE) if (root / INDEX_FILE).exists() else {}
+    classes = {part: entry[1] for part, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
+    parts = tuple(part for part in _STEMS if classes.get(part)) or _DEFAULT_PARTS
+    configs = {part: _read_json(root / part / "config.json") for part in parts}
     configs["scheduler"] = _read_json(root / "scheduler" / "scheduler_config.json")
-    _check_tokenizer(root / "tokenizer")
+    for part in set(TEXT_ENCODERS) & set(parts):
+        _check_tokenizer(root / tokenizer_of(part))
     weights, variants = {}, {}
-    for part, stem in _NETWORKS.items():
-        weights[part], variants[part] = _find_weights(root / part, stem)
-        for file in weights[part]:
-            check_safetensors(file)
-    return PriorFolder(path=root, metadata=metadata, configs=configs, weights=weights, variants=variants)
+    for part in parts:
+        weights[part], variants[part] = find_weights(root / part, _STEMS[part])
+    return PriorFolder(
+        path=root,
+        metadata=metadata,
+        configs=configs,
+        weights=weights,
+        variants=variants,
+        classes={part: str(name) for part, name in classes.items() if name},
+        options={key: value for key, value in index.items() if not isinstance(value, list)},
+    )
+
+
+def tokenizer_of(text_encoder: str) -> str:
+    """Return the name of the tokenizer folder of a text encoder: "tokenizer_2" for "text_encoder_2"."""
+    return text_encoder.replace("text_encoder", "tokenizer")
+
+
+def check_network(path: Path | str, allowed: str) -> tuple[dict[str, Any], str | None]:
+    """Return configuration and variant of the single network (diffusers class `allowed`) in the folder at `path`.
+
+    Raises: AssetError if it is missing, broken or of another class.
+    """
+    root = Path(path)
+    config = _read_json(root / "config.json")
+    if config.get("_class_name") != allowed:
+        raise AssetError(
+            f"'{root}' holds a network of class {config.get('_class_name')}, but {allowed} is needed. "
+            "Give the folder of such a network in diffusers format.",
+            root,
+        )
+    return config, find_weights(root, "diffusion_pytorch_model")[1]
 
 
 def read_metadata(file: Path) -> PriorMetadata:
@@ -95,7 +141,13 @@ def read_metadata(file: Path) -> PriorMetadata:
         return PriorMetadata()
     raw = _read_json(file)
     data: dict[str, Any] = {}
-    for name, kind in (("image_size", int), ("text_tokens", int), ("camera_condition", str), ("licence", str)):
+    for name, kind in (
+        ("image_size", int),
+        ("text_tokens", int),
+        ("clip_skip", int),
+        ("camera_condition", str),
+        ("licence", str),
+    ):
         if raw.get(name) is not None:
             data[name] = _typed(file, name, raw[name], kind)
     for name in ("nouns", "colours", "words"):
@@ -157,14 +209,24 @@ def _check_tokenizer(folder: Path) -> None:
         _read_json(folder / "tokenizer.json")
     elif (folder / "merges.txt").is_file():
         _read_json(folder / "vocab.json")
+    elif (folder / "spiece.model").is_file():
+        return
     else:
         raise AssetError(
-            f"The prior lacks '{folder / 'tokenizer.json'}' (or vocab.json and merges.txt). {_ADVICE}", folder
+            f"The prior lacks '{folder / 'tokenizer.json'}' (or vocab.json and merges.txt, or spiece.model). {_ADVICE}",
+            folder,
         )
 
 
-def _find_weights(folder: Path, stem: str) -> tuple[tuple[Path, ...], str | None]:
-    """Return a network's weight files and the variant in their name: full precision first, whole before sharded."""
+def find_weights(folder: Path, stem: str) -> tuple[tuple[Path, ...], str | None]:
+    """Return a network's checked weight files and their variant: full precision first, whole before sharded."""
+    files, variant = _list_weights(folder, stem)
+    for file in files:
+        check_safetensors(file)
+    return files, variant
+
+
+def _list_weights(folder: Path, stem: str) -> tuple[tuple[Path, ...], str | None]:
     for variant in (None, "fp16", "bf16"):
         name = stem if variant is None else f"{stem}.{variant}"
         if (folder / f"{name}.safetensors").is_file():

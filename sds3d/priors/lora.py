@@ -15,10 +15,10 @@ from sds3d.priors.base import POSE_SIZE, Query, split_like
 from sds3d.priors.score_network import ScoreNetwork
 
 if TYPE_CHECKING:
-    from sds3d.priors.latent_diffusion import LatentDiffusionPrior
+    from sds3d.priors.unet_prior import UNetPrior
 
-PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
-"""Linear layers of an attention block that are adapted (diffusers' names)."""
+PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0", "add_k_proj", "add_v_proj")
+"""Linear layers of an attention block that are adapted (diffusers' names; the last two read DeepFloyd IF's text)."""
 
 
 class LowRank(nn.Module):
@@ -53,6 +53,8 @@ class CameraEmbedding(nn.Module):
 class LoraScoreNetwork(ScoreNetwork):
     """The prior's own UNet with small trained additions, which act only while this network is asked.
 
+    Works for every `UNetPrior`: Stable Diffusion 1.x, 2.x, XL, DeepFloyd IF, with ControlNets or without.
+
     Adapters sit on every attention projection as forward hooks, so that weights are not copied and the frozen
     prior's predictions stay the same bit by bit. A camera embedding is added to the time embedding. Before training it
     predicts what the prior predicts.
@@ -63,7 +65,7 @@ class LoraScoreNetwork(ScoreNetwork):
     Limits: gradients go through the whole UNet, whose activations are kept during a step.
     """
 
-    def __init__(self, prior: LatentDiffusionPrior, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, prior: UNetPrior, rank: int, generator: torch.Generator) -> None:
         super().__init__(prior)
         self.parametrisation = prior.parametrisation
         self._unet: Any = (prior.unet,)

@@ -14,10 +14,19 @@ from sds3d.errors import ConfigError
 from sds3d.export.atomic import atomic_path
 from sds3d.priors.base import Prior, Query
 
+LEAST_SIGNAL = 1e-3
+"""Smallest alpha from which the clean image is computed: float32 keeps four digits of it there."""
+
 
 @torch.no_grad()
 def sample_latents(
-    prior: Prior, noise: Tensor, text: str, cameras: Cameras, scale: float = 5.0, steps: int = 25
+    prior: Prior,
+    noise: Tensor,
+    text: str,
+    cameras: Cameras,
+    scale: float = 5.0,
+    steps: int = 25,
+    control: Tensor | None = None,
 ) -> Tensor:
     """Return latents [B, C, h, w] by deterministic DDIM with classifier-free guidance.
 
@@ -27,19 +36,25 @@ def sample_latents(
         cameras: B cameras, heard by priors that listen to cameras.
         scale: guidance s in u + s (y - u); 1 means none.
         steps: network calls, evenly over the prior's time axis, at least 1.
-    Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), equation 12 with zero variance.
+        control: [B, K, H, W] condition pictures in [0, 1] for priors that take them.
+    Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), equation 12 with zero variance; for flow
+    models the same formula is an Euler step along the velocity.
+    Deviation: where the last time has no signal left at all (zero terminal SNR, flow models) the clean image cannot be
+    told from the noise prediction, so sampling starts at the last time with alpha of at least `LEAST_SIGNAL`.
     Raises: ConfigError if there are no steps.
     """
     if steps < 1:
         raise ConfigError(f"The number of sampling steps is {steps}, but at least 1 is needed. Try 25.", "steps")
     batch = len(noise)
-    prompted, empty = (prior.text([words]).expand(batch, -1, -1) for words in (text, ""))
+    prompted, empty = (prior.text([words]).expand(batch, -1, -1) for words in (text, prior.null_text))
     features = prior.camera_features(cameras.to(noise.device))
-    times = torch.linspace(prior.num_timesteps - 1, 0, steps + 1, device=noise.device).round().long()
+    alphas = prior.alpha_sigma(torch.arange(prior.num_timesteps, device=noise.device))[0].flatten()
+    last = int((alphas >= LEAST_SIGNAL).nonzero().max())
+    times = torch.linspace(last, 0, steps + 1, device=noise.device).round().long()
     z = noise
     for now, then in pairwise(times):
         t = now.expand(batch)
-        queries = [Query(z_t=z, t=t, text=words, camera=features) for words in (prompted, empty)]
+        queries = [Query(z_t=z, t=t, text=words, camera=features, control=control) for words in (prompted, empty)]
         conditional, unconditional = prior.predict(queries)
         epsilon = unconditional + scale * (conditional - unconditional)
         (alpha, sigma), (next_alpha, next_sigma) = prior.alpha_sigma(t), prior.alpha_sigma(then.expand(batch))
@@ -57,9 +72,9 @@ def sample_sheet(
     """
     from PIL import Image
 
-    from sds3d.priors.latent_diffusion import LatentDiffusionPrior
+    from sds3d.priors.open import open_prior
 
-    prior = LatentDiffusionPrior.from_folder(folder)
+    prior = open_prior(folder)
     cameras = turntable(views, prior.image_size)
     shape = prior.encode(torch.full((1, prior.image_size, prior.image_size, 3), 0.5)).shape[1:]
     generator = torch.Generator().manual_seed(seed)

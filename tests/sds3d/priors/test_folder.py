@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,3 +101,35 @@ def test_sharded_weights_are_checked_shard_by_shard(broken_copy) -> None:
 def test_metadata_without_vocabulary_knows_every_word() -> None:
     assert PriorMetadata().unknown_words("a zebra") == ()
     assert PriorMetadata(nouns=("fire truck",)).unknown_words("fire truck") == ()
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_sharded_half_precision_weights_are_found_and_loaded(part: str, sdxl_folder: Path, tmp_path: Path) -> None:
+    """As large models are published: `model.fp16-00001-of-00003.safetensors` beside an index."""
+    import torch
+    from diffusers import UNet2DConditionModel
+    from safetensors.torch import load_file
+    from transformers import CLIPTextModel
+
+    from sds3d.priors.loading import load_network
+
+    kind = {"unet": UNet2DConditionModel, "text_encoder": CLIPTextModel}[part]
+    folder = shutil.copytree(sdxl_folder, tmp_path / "p")
+    (whole,) = (folder / part).glob("*.safetensors")
+    expected = load_file(whole)
+    network = kind.from_pretrained(folder / part)
+    whole.unlink()
+    network.half().save_pretrained(folder / part, variant="fp16", max_shard_size=whole_size(expected) // 4)
+    checked = check_folder(folder)
+    assert checked.variants[part] == "fp16" and len(checked.weights[part]) > 1
+    loaded = load_network(kind, folder / part, torch.float32, "fp16")
+    for name, value in loaded.state_dict().items():
+        key = name if name in expected else f"text_model.{name}"
+        torch.testing.assert_close(value, expected[key].half().float())
+    checked.weights[part][0].unlink()
+    with pytest.raises(AssetError, match=r"lacks the weight file .*fp16-00001-of-.*safetensors', which .*index"):
+        check_folder(folder)
+
+
+def whole_size(tensors: dict[str, Any]) -> int:
+    return sum(value.numel() * 2 for value in tensors.values())

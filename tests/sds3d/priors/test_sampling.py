@@ -51,3 +51,9 @@ def test_sheet_has_a_row_a_prompt_and_repeats(tiny_folder: Path, tmp_path: Path)
     first, second = (Image.open(path) for path in paths)
     assert first.size == (3 * 32, 2 * 32)
     assert first.tobytes() == second.tobytes()
+
+
+@pytest.mark.parametrize(("folder", "side"), [("sd_folder", 16), ("sdxl_folder", 16), ("if_folder", 8)])
+def test_every_image_family_draws(folder: str, side: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    out = sample_sheet(request.getfixturevalue(folder), ["a red mug"], tmp_path / "sheet.png", views=2)
+    assert Image.open(out).size == (2 * side, side)

@@ -1,0 +1,1 @@
+"""Video priors: what does a frozen diffusion model predict for a noisy clip?"""
