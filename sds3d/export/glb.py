@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from sds3d.errors import AssetError
 
 VERTEX_BUFFER, INDEX_BUFFER = 34962, 34963
+_LINEAR, _LINEAR_MIPMAP_LINEAR, _REPEAT = 9729, 9987, 10497
 _COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 _WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
-"""Numbers and words of the glTF 2.0 specification: buffer targets, component types, element types."""
+"""Numbers and words of the glTF 2.0 specification: buffer targets, filters and wrapping, component types, element types."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,19 @@ class Array:
     has_bounds: bool = False
 
 
-def encode(arrays: Sequence[Array], primitive: Mapping[str, Any], extra: Mapping[str, Any] | None = None) -> bytes:
+def encode(
+    arrays: Sequence[Array],
+    primitive: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+    pictures: Sequence[bytes] = (),
+) -> bytes:
     """Return a binary glTF 2.0 file with one node "object" that has one mesh of one `primitive`.
 
-    The accessors are numbered as `arrays`; `extra` are further keys of the root. Every array has a buffer view of its
-    own, because some readers ignore the byte offset of accessors.
+    The accessors are numbered as `arrays`, the textures as `pictures` (PNG files); `extra` are further keys of the root.
+    Every array has a buffer view of its own, because some readers ignore the byte offset of accessors.
     """
-    views, accessors, chunks, start = [], [], [], 0
+    views: list[dict[str, int]] = []
+    accessors, chunks, start = [], [], 0
     codes = {np.dtype(name): code for code, name in _COMPONENTS.items()}
     for index, array in enumerate(arrays):
         values = array.values.astype(array.values.dtype.newbyteorder("<"))
@@ -48,6 +55,10 @@ def encode(arrays: Sequence[Array], primitive: Mapping[str, Any], extra: Mapping
         accessors.append(accessor)
         chunks.append(data)
         start += len(data)
+    for data in pictures:
+        views.append({"buffer": 0, "byteOffset": start, "byteLength": len(data)})
+        chunks.append(data + bytes(-len(data) % 4))
+        start += len(chunks[-1])
     tree: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "sds3d"},
         "scene": 0,
@@ -57,13 +68,25 @@ def encode(arrays: Sequence[Array], primitive: Mapping[str, Any], extra: Mapping
         "buffers": [{"byteLength": start}],
         "bufferViews": views,
         "accessors": accessors,
+        **_textures(len(arrays), len(pictures)),
         **(extra or {}),
     }
     text = json.dumps(tree, separators=(",", ":")).encode("ascii")
     text += b" " * (-len(text) % 4)
-    total = 12 + 8 + len(text) + 8 + start  # every array is of 4-byte numbers, so no chunk needs padding
+    total = 12 + 8 + len(text) + 8 + start  # arrays are of 4-byte numbers, pictures were padded
     head = struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON")
     return b"".join([head, text, struct.pack("<I4s", start, b"BIN\0"), *chunks])
+
+
+def _textures(first_view: int, count: int) -> dict[str, Any]:
+    """Return the keys of the root that make a texture of each of `count` PNG files, from buffer view `first_view` on."""
+    if count == 0:
+        return {}
+    return {
+        "images": [{"bufferView": first_view + index, "mimeType": "image/png"} for index in range(count)],
+        "samplers": [{"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR, "wrapS": _REPEAT, "wrapT": _REPEAT}],
+        "textures": [{"sampler": 0, "source": index} for index in range(count)],
+    }
 
 
 def decode(data: bytes, path: Path | str) -> tuple[dict[str, Any], bytes]:

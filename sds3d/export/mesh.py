@@ -1,4 +1,4 @@
-"""Write coloured meshes: GLB (the one to share), OBJ, PLY, STL."""
+"""Write coloured meshes: GLB (the one to share), OBJ, USDZ, PLY, STL."""
 
 from __future__ import annotations
 
@@ -10,78 +10,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sds3d.conventions import WORLD_TO_GLTF
 from sds3d.errors import AssetError
 from sds3d.export import glb
 from sds3d.export.atomic import write_bytes
-from sds3d.meshing.mesh import Mesh
+from sds3d.export.axes import srgb_to_linear, to_gltf_axes
+from sds3d.export.obj import write_obj
+from sds3d.export.textures import gltf_material
+from sds3d.export.usdz import write_usdz
+from sds3d.meshing.mesh import Material, Mesh, split_at_seams
 
 
 def write_mesh(path: Path | str, mesh: Mesh) -> Path:
-    """Write `mesh` in the format named by the suffix of `path` (glb, obj, ply, stl) and return the path.
+    """Write `mesh` in the format named by the suffix of `path` (glb, obj, usdz, ply, stl) and return the path.
 
-    Raises: AssetError if the suffix is unknown, the mesh is empty or not finite, or the file cannot be written.
+    GLB, OBJ (with files beside it) and USDZ carry textures; PLY has the colours of the vertices, STL none.
+
+    Raises: AssetError if the suffix is unknown, the mesh is empty or not finite, or the file cannot be written;
+        BackendError if the format is USDZ and usd-core is missing.
     """
     target = Path(path)
-    encode = _ENCODERS.get(target.suffix.lower())
-    if encode is None:
+    write = _WRITERS.get(target.suffix.lower())
+    if write is None:
         raise AssetError(
             f"'{target.name}' names no mesh format that can be written: the suffix is '{target.suffix}'. Give "
-            f"{', '.join(_ENCODERS)}.",
+            f"{', '.join(_WRITERS)}.",
             target,
         )
-    if len(mesh.faces) == 0 or not (np.isfinite(mesh.vertices).all() and np.isfinite(mesh.colors).all()):
+    arrays = [mesh.vertices, mesh.colors] + ([] if mesh.uvs is None else [mesh.uvs])
+    if len(mesh.faces) == 0 or not all(np.isfinite(array).all() for array in arrays):
         raise AssetError(
             f"'{target}' was not written: the mesh has {len(mesh.faces)} triangles and "
             f"{int((~np.isfinite(mesh.vertices)).any(axis=1).sum())} vertices that are not finite. At least one "
-            "triangle and finite values are needed: mesh again from a good checkpoint.",
+            "triangle and finite places, colours and texture coordinates are needed: mesh again from a good checkpoint.",
             target,
         )
-    return write_bytes(target, encode(mesh))
+    return write(target, mesh)
 
 
-def to_gltf_axes(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Turn [V, 3] world vectors (+Z up, front +X) into glTF's axes (+Y up, front +Z, left +X)."""
-    return (vectors @ np.array(WORLD_TO_GLTF, dtype=vectors.dtype).T).astype(np.float32)
+def encode_glb(mesh: Mesh) -> bytes:
+    """Return a binary glTF 2.0 file: one mesh with positions, normals, and a texture or vertex colours.
 
-
-def srgb_to_linear(colors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Decode sRGB in [0, 1] to linear light. Source: IEC 61966-2-1."""
-    c = np.clip(np.asarray(colors, np.float64), 0.0, 1.0)
-    return np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def encode_glb(mesh: Mesh, with_material: bool = False) -> bytes:
-    """Return a binary glTF 2.0 file: one mesh with positions, normals and vertex colours.
-
-    Axes: turned to glTF's, +Y up with the front to +Z. Colours: the specification says COLOR_0 is linear light, so the
-    sRGB of `mesh` is decoded and stored as float32 (8 bits of linear light would band in the shadows). Blender,
-    three.js and other conforming viewers show the colours of the renders; readers that take the numbers as they are
-    (trimesh, Open3D) show them darker, and `linear -> sRGB` undoes it.
-    with_material adds a rough, non-metal material: better in Blender and in viewers with nothing to reflect, but
-    trimesh (5.2) then hides the vertex colours behind the material's white, so it is off.
+    Axes: turned to glTF's, +Y up with the front to +Z. The material is rough and not metal unless the mesh says otherwise
+    (the specification's own default is metal, which looks black where there is nothing to reflect).
+    Textures are PNG files inside; vertices are doubled along seams and unused ones left out.
+    Vertex colours: the specification says COLOR_0 is linear light, so the sRGB of `mesh` is decoded and stored as
+    float32 (8 bits of linear light would band in the shadows). Blender, three.js and other conforming viewers show the
+    colours of the renders; Open3D takes the numbers as they are and shows them darker, trimesh (5.2) puts them into
+    `visual.vertex_attributes["color"]` and shows the material's white.
     """
-    vertices = to_gltf_axes(mesh.vertices)
-    colors = np.concatenate([srgb_to_linear(mesh.colors), np.ones((len(vertices), 1), np.float32)], axis=1)
-    arrays = [
-        glb.Array(vertices, "VEC3", glb.VERTEX_BUFFER, has_bounds=True),
-        glb.Array(to_gltf_axes(mesh.normals), "VEC3", glb.VERTEX_BUFFER),
-        glb.Array(colors, "VEC4", glb.VERTEX_BUFFER),
-        glb.Array(mesh.faces.astype("<u4").reshape(-1), "SCALAR", glb.INDEX_BUFFER),
-    ]
-    primitive: dict[str, Any] = {"attributes": {"POSITION": 0, "NORMAL": 1, "COLOR_0": 2}, "indices": 3, "mode": 4}
-    if not with_material:
-        return glb.encode(arrays, primitive)
-    return glb.encode(arrays, primitive | {"material": 0}, {"materials": [_MATERIAL]})
+    rows, faces = np.arange(len(mesh.vertices)), mesh.faces
+    columns: dict[str, tuple[str, NDArray[np.float32]]] = {}
+    if mesh.uvs is not None:
+        rows, uvs, faces = split_at_seams(mesh)
+        # glTF counts v from the top of the picture.
+        columns["TEXCOORD_0"] = "VEC2", np.stack([uvs[:, 0], 1.0 - uvs[:, 1]], axis=1)
+    if not mesh.is_textured:
+        linear = srgb_to_linear(mesh.colors[rows])
+        columns["COLOR_0"] = "VEC4", np.concatenate([linear, np.ones((len(linear), 1), np.float32)], axis=1)
+    columns = {"NORMAL": ("VEC3", _unit(to_gltf_axes(mesh.normals[rows]))), **columns}
+    arrays = [glb.Array(to_gltf_axes(mesh.vertices[rows]), "VEC3", glb.VERTEX_BUFFER, has_bounds=True)]
+    arrays += [glb.Array(values, kind, glb.VERTEX_BUFFER) for kind, values in columns.values()]
+    arrays.append(glb.Array(faces.astype("<u4").reshape(-1), "SCALAR", glb.INDEX_BUFFER))
+    attributes = {name: number for number, name in enumerate(["POSITION", *columns])}
+    primitive: dict[str, Any] = {"attributes": attributes, "indices": len(arrays) - 1, "mode": 4, "material": 0}
+    material, pictures = gltf_material(mesh.material or Material())
+    return glb.encode(arrays, primitive, {"materials": [material]}, pictures)
 
 
-def encode_obj(mesh: Mesh) -> bytes:
-    """Return Wavefront OBJ text in glTF's axes (+Y up, what importers assume), sRGB colours after the coordinates."""
-    rows = np.concatenate([to_gltf_axes(mesh.vertices), mesh.colors], axis=1)
-    lines = ["# sds3d: +Y up, front +Z; v x y z red green blue (sRGB)"]
-    lines += ["v {:.6f} {:.6f} {:.6f} {:.4f} {:.4f} {:.4f}".format(*row) for row in rows.tolist()]
-    lines += ["f {} {} {}".format(*face) for face in (mesh.faces + 1).tolist()]
-    return ("\n".join(lines) + "\n").encode("ascii")
+def _unit(normals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the normals, straight up where faces cancel or a vertex has none: glTF allows no zero."""
+    is_zero = np.linalg.norm(normals, axis=1, keepdims=True) < 0.5
+    return np.where(is_zero, np.array([0.0, 1.0, 0.0], np.float32), normals)
 
 
 def encode_ply(mesh: Mesh) -> bytes:
@@ -108,10 +107,10 @@ def encode_stl(mesh: Mesh) -> bytes:
     return b"sds3d, +Z up".ljust(80) + struct.pack("<I", len(record)) + record.tobytes()
 
 
-_MATERIAL = {"name": "vertex colours", "pbrMetallicRoughness": {"metallicFactor": 0.0, "roughnessFactor": 0.8}}
-_ENCODERS: dict[str, Callable[[Mesh], bytes]] = {
-    ".glb": encode_glb,
-    ".obj": encode_obj,
-    ".ply": encode_ply,
-    ".stl": encode_stl,
+_WRITERS: dict[str, Callable[[Path, Mesh], Path]] = {
+    ".glb": lambda path, mesh: write_bytes(path, encode_glb(mesh)),
+    ".obj": write_obj,
+    ".usdz": write_usdz,
+    ".ply": lambda path, mesh: write_bytes(path, encode_ply(mesh)),
+    ".stl": lambda path, mesh: write_bytes(path, encode_stl(mesh)),
 }

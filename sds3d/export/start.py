@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from sds3d.errors import AssetError, ConfigError
 from sds3d.export.splat_files import SPLAT_SUFFIXES, gltf, read_splats
 from sds3d.export.splats import Splats
+from sds3d.meshing.mesh import Mesh
 from sds3d.meshing.points import POINT_SUFFIXES, Points, read_points
+from sds3d.meshing.repair import Repairs, repair
 
 START_SUFFIXES = tuple(dict.fromkeys((*SPLAT_SUFFIXES, *POINT_SUFFIXES)))
 """Endings of the files a run can start from."""
@@ -52,6 +54,37 @@ def read_start(path: Path | str, count: int, seed: int = 0, radius: float | None
     if isinstance(start, Splats):
         _check_finite(start, source)
     return start if radius is None else _fitted(start, radius)
+
+
+def read_start_mesh(
+    path: Path | str, radius: float | None = None, max_faces: int = 200_000, fill_holes: bool = False
+) -> tuple[Mesh, Repairs]:
+    """Return the mesh of a user's file, repaired, and what was repaired (`Repairs.line` says it in words).
+
+    radius: put the middle of its box at the origin and its farthest vertex at this distance, world units; None keeps
+    its place and size. max_faces: larger meshes are decimated, which costs them their textures but not their colours.
+
+    Raises: AssetError if the file is missing, broken, holds splats or points instead of triangles, names a picture that
+        cannot be read, or no usable face is left.
+    """
+    from sds3d.export.read_mesh import read_mesh
+
+    source = Path(path).expanduser()
+    if source.suffix.lower() in SPLAT_SUFFIXES and source.is_file() and _holds_splats(source):
+        raise AssetError(
+            f"A mesh cannot be read from '{source}': it holds Gaussian splats. Triangles are needed: export the run that made "
+            "it as glb, or start a recipe with Gaussians from it.",
+            source,
+        )
+    try:
+        mesh, repairs = repair(read_mesh(source), max_faces=max_faces, fill_holes=fill_holes)
+    except AssetError as error:
+        raise AssetError(str(error) if str(source) in str(error) else f"'{source}': {error}", source) from error
+    if radius is not None:
+        low, high = mesh.vertices.min(axis=0), mesh.vertices.max(axis=0)
+        centred = mesh.vertices - 0.5 * (low + high)
+        mesh = replace(mesh, vertices=centred * (radius / max(float(np.linalg.norm(centred, axis=1).max()), 1e-12)))
+    return mesh, repairs
 
 
 def check_start(path: Path | str, nearest_camera: float, radius: float | None = None) -> None:

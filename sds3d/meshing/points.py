@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 POINT_SUFFIXES = (".ply", ".glb", ".obj", ".stl", ".off")
 """Endings of the mesh and point files that are read."""
-_Y_UP = (".glb", ".obj")
+Y_UP = (".glb", ".obj")
 """Formats whose files stand on +Y; the others keep +Z, as the files written here do."""
 _GREY = 0.5
 
@@ -58,7 +58,7 @@ def read_points(path: Path | str, count: int, seed: int = 0) -> Points:
     if len(positions) > count:
         chosen = np.sort(generator.choice(len(positions), count, replace=False))
         positions, colors = positions[chosen], colors[chosen]
-    if source.suffix.lower() in _Y_UP:
+    if source.suffix.lower() in Y_UP:
         positions = positions @ np.array(WORLD_TO_GLTF)  # rows times R is R^T times columns: back to our frame
     return Points(positions.astype(np.float32), np.clip(colors, 0.0, 1.0).astype(np.float32))
 

@@ -152,7 +152,7 @@ def test_capped() -> None:
             "'training.steps' is 'many', but allowed is whole number in [1, 1000000]",
         ),
         ("training.steps=1.5", "training.steps", "whole number"),
-        ("training.steps=true", "training.steps", "got the truth value true"),
+        ("training.steps=true", "training.steps", "is 'true', but allowed is whole number"),
         ("training.steps=0", "training.steps", "is 0, which is out of range: allowed is whole number in [1, 1000000]"),
         ("seed=-1", "seed", "is -1, which is out of range: allowed is whole number in [0, 4294967295]"),
         ("renderer.init_opacity=1", "renderer.init_opacity", "allowed is number in (0, 1)"),

@@ -87,5 +87,5 @@ def test_bad_stages_are_named(two: Path, override: str, message: str) -> None:
 def test_for_renderer_names_kinds_that_exist(tmp_path: Path) -> None:
     overlay = tmp_path / "overlay.yaml"
     overlay.write_text("for_renderer: {gausians: {renderer: {count: 5}}}\n")
-    with pytest.raises(ConfigError, match="'for_renderer.gausians' is no kind of renderer: .*gaussians"):
+    with pytest.raises(ConfigError, match=r"'for_renderer.gausians' is no kind of renderer: .*gaussians"):
         load_recipe("quickstart", [overlay])

@@ -35,7 +35,8 @@ def test_glb_has_front_at_plus_z_top_at_plus_y_and_left_at_plus_x(tmp_path: Path
     mesh = load(write_mesh(tmp_path / "m.glb", MESH))
     front, left, top = row(mesh, [0, 0, 0.9]), row(mesh, [0.6, 0, 0]), row(mesh, [0, 0.3, 0])
     assert mesh.is_watertight and mesh.volume == pytest.approx(0.9 * 0.6 * 0.3 / 6, rel=1e-5)  # not turned inside out
-    linear = mesh.visual.vertex_colors[[front, left, top], :3] / 255.0
+    (part,) = trimesh.load(tmp_path / "m.glb", process=False).geometry.values()  # `load` above drops its colours
+    linear = part.visual.vertex_attributes["color"][[front, left, top], :3]
     np.testing.assert_allclose(linear, srgb_to_linear(COLORS[:3]), atol=0.003)
 
 
@@ -90,7 +91,7 @@ def test_stl_keeps_the_shape_and_points_outwards(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
-    with pytest.raises(AssetError, match=r"the suffix is '.fbx'. Give .glb, .obj, .ply, .stl"):
+    with pytest.raises(AssetError, match=r"the suffix is '.fbx'. Give .glb, .obj, .usdz, .ply, .stl"):
         write_mesh(tmp_path / "m.fbx", MESH)
     with pytest.raises(AssetError, match="has 0 triangles and 0 vertices that are not finite"):
         write_mesh(tmp_path / "m.glb", Mesh(CORNERS, FACES[:0], COLORS))
