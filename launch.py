@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,11 +18,12 @@ from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, loa
 from sds3d.config.explain import keys_of
 from sds3d.config.gaussians import SHAPES
 from sds3d.config.load import capped, is_override
+from sds3d.config.prior import BUNDLED, PriorConfig
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
 from sds3d.guidance.requirements import check_recipe
 from sds3d.priors.folder import check_folder
-from sds3d.priors.source import Source
+from sds3d.priors.source import Source, check_prior, locate
 
 PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
@@ -114,13 +114,14 @@ def resume(run: RunArgument) -> int:
 @app.command()
 def export(
     run: RunArgument,
-    formats: Annotated[str, typer.Option("--format", help=f"Comma-separated: {', '.join(FORMATS)}.")] = ",".join(
-        ExportConfig().formats
-    ),
+    formats: Annotated[
+        str,
+        typer.Option("--format", help=f"Comma-separated: {', '.join(FORMATS)}.", show_default="what the recipe writes"),
+    ] = "",
 ) -> None:
     """Write the asset of a run in other formats, into its folder 'export'."""
     wanted = tuple(dict.fromkeys(part.strip().lower() for part in formats.split(",") if part.strip()))
-    for name in wanted or ("",):
+    for name in wanted:
         if name not in FORMATS:
             raise ConfigError(
                 f"--format '{name}' is unknown: allowed is {', '.join(FORMATS)}. Did you mean {nearest(name, FORMATS)}?"
@@ -128,7 +129,7 @@ def export(
     opened = runs.open_run(run)
     from systems.text_to_3d import export as start
 
-    _list_files(start(opened, wanted))
+    _list_files(start(opened, wanted or opened.read_recipe().formats))
 
 
 @app.command()
@@ -194,7 +195,6 @@ def fetch_command(
     """
     if as_list or name is None:
         return _show_catalog(as_json)
-    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"  # the one verb whose work is the download itself
     from sds3d.priors.fetch import fetch
 
     sources = fetch(name, None if to is None else to.expanduser(), full)
@@ -274,32 +274,51 @@ def train(
 @prior_app.command()
 def sample(
     prompts: Annotated[list[str], typer.Argument(help="One or more prompts, each in quotes.", show_default=False)],
-    prior: Annotated[Path | None, typer.Option(help="Prior folder; without it, the bundled one.")] = None,
+    prior: Annotated[
+        str, typer.Option(help="Name of the catalog ('fetch --list'), folder or .safetensors file.")
+    ] = BUNDLED,
     out: Annotated[Path, typer.Option(help="PNG to write: a row a prompt, a column an azimuth.")] = Path("samples.png"),
     views: Annotated[int, typer.Option(min=1, max=16, help="Azimuths, evenly around the object.")] = 4,
     scale: Annotated[float, typer.Option(min=0, max=100, help="Classifier-free guidance scale.")] = 5.0,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Network calls for each picture.")] = 25,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
+    image: Annotated[str, typer.Option(help="Reference picture, for models that show other views of one.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Draw images from a prior, to see what it knows before it is distilled."""
-    folder = check_folder(_prior_folder(prior))
+    """Draw images from a prior, to see what it knows before it is distilled, and that its files are sound."""
+    model = PriorConfig(path=prior, image=image)
+    source = check_prior(model)
+    if "frames" in (source.entry.gives if source.entry else ()) or source.family in ("video", "motion_adapter"):
+        raise ConfigError(
+            f"'{prior}' draws films, and 'prior sample' draws pictures. Use a prior of pictures.", "prior"
+        )
+    hardware.check_device(device)
     from sds3d.priors.sampling import sample_sheet
 
-    typer.echo(f"Wrote {sample_sheet(folder.path, prompts, out, views=views, scale=scale, seed=seed)}")
+    on_card = device == "cuda" or (
+        device == "auto" and bool(hardware.torch_cuda_version() and hardware.cuda_cards()[0])
+    )
+    where = "cuda" if on_card else "cpu"
+    drawn = sample_sheet(model, prompts, out, views=views, scale=scale, seed=seed, steps=steps, device=where)
+    typer.echo(f"Wrote {drawn}")
 
 
 @prior_app.command()
 def info(
-    prior: Annotated[Path | None, typer.Argument(help="Prior folder; without it, the bundled one.")] = None,
+    prior: Annotated[
+        str, typer.Argument(help="Name of the catalog, folder or .safetensors file; without it, the bundled one.")
+    ] = BUNDLED,
 ) -> None:
-    """Check a prior folder and say what it is and which words it knows."""
-    folder = check_folder(_prior_folder(prior))
-    said = folder.metadata
-    rows: list[dict[str, Any]] = [
-        {"part": part, "class": c.get("_class_name", "")} for part, c in folder.configs.items()
-    ]
-    _show(f"Prior {folder.path}", rows)
-    typer.echo(f"Image size {said.image_size or 'as the UNet says'}, licence {said.licence or 'not stated'}")
-    if said.nouns:
+    """Check a prior and say what it is, whose it is, and which words it knows."""
+    source = locate(prior)
+    configs = source.folder.configs if source.folder is not None else {}
+    rows: list[dict[str, Any]] = [{"part": part, "class": c.get("_class_name", "")} for part, c in configs.items()]
+    _show(f"Prior {source.path}", rows)
+    size = source.folder.metadata.image_size if source.folder is not None else None
+    typer.echo(f"Family {source.family}, revision {source.revision or 'unknown'}")
+    typer.echo(f"Image size {size or 'as its network says'}, licence {source.licence}")
+    said = source.folder.metadata if source.folder is not None else None
+    if said is not None and said.nouns:
         typer.echo(f"Nouns: {', '.join(said.nouns)}\nColours: {', '.join(said.colours)}")
 
 
@@ -319,10 +338,6 @@ def _check_start(recipe: Recipe) -> None:
         from sds3d.export.start import check_start
 
         check_start(first.renderer.init, min(first.cameras.distance), first.renderer.init_size)
-
-
-def _prior_folder(path: Path | None) -> Path:
-    return load_recipe().prior.folder if path is None else path
 
 
 def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:

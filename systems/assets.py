@@ -15,6 +15,7 @@ from renderers.gaussians.parameters import GROUPS
 from renderers.gaussians.renderer import GaussianRenderer
 from sds3d.cameras import Cameras, turntable
 from sds3d.config import Recipe
+from sds3d.config.recipe import SPLAT_FORMATS
 from sds3d.errors import ConfigError
 from sds3d.export import FORMATS
 from sds3d.export.images import write_png
@@ -25,7 +26,7 @@ from sds3d.meshing.mesh import Mesh
 from sds3d.run import RunFolder
 from systems.pictures import draw, film
 
-SPLATS, MESHES, FILMS = ("ply", "spz", "splat", "splat_glb"), ("glb", "obj", "mesh_ply", "stl"), ("mp4", "gif")
+MESHES, FILMS = ("glb", "obj", "mesh_ply", "stl", "usdz"), ("mp4", "gif")
 CONTACT_VIEWS, CONTACT_COLUMNS = 8, 4
 OUTLINE_VIEWS, OUTLINE_SIZE = 8, 64
 """Views from which the mesher learns how much of the soft rim of the splats belongs to the object."""
@@ -53,7 +54,7 @@ def write_assets(renderer: Renderer, recipe: Recipe, run: RunFolder, formats: Se
 
     The mesh and the pictures of the turn are made once, however many formats hold them.
     """
-    mesh, turn = cache(partial(mesh_of, renderer, recipe)), cache(partial(turn_of, renderer, recipe))
+    mesh, turn = cache(partial(export_mesh, renderer, recipe)), cache(partial(turn_of, renderer, recipe))
     return [_write(name, run.export / FORMATS[name].file_name, renderer, recipe, mesh, turn) for name in formats]
 
 
@@ -65,7 +66,7 @@ def _write(
     mesh: Callable[[], Mesh],
     turn: Callable[[], NDArray[Any]],
 ) -> Path:
-    if name in SPLATS:
+    if name in SPLAT_FORMATS:
         return write_splats(path, splats_of(renderer))
     if name in MESHES:
         from sds3d.export.mesh import write_mesh
@@ -88,6 +89,16 @@ def mesh_of(renderer: Renderer, recipe: Recipe) -> Mesh:
     cameras = around(recipe, OUTLINE_VIEWS, OUTLINE_SIZE)
     _, alpha = draw(renderer, cameras, WHITE)
     return mesh_from_splats(splats_of(renderer), resolution, faces, Silhouettes(alpha, cameras))
+
+
+def export_mesh(renderer: Renderer, recipe: Recipe) -> Mesh:
+    """Return the mesh that is written to files, with a texture if the recipe wants one and the asset has colours for it."""
+    mesh = mesh_of(renderer, recipe)
+    if not recipe.export.texture_size:
+        return mesh
+    from systems.texturing import textured
+
+    return textured(renderer, mesh, recipe.export.texture_size)
 
 
 def turn_of(renderer: Renderer, recipe: Recipe) -> NDArray[np.uint8]:

@@ -164,9 +164,12 @@ class DistillationSystem(LightningModule):
     def draw_views(self, generator: torch.Generator, size: int) -> tuple[Cameras, Tensor]:
         """Return the cameras of a step with `size` pixels, and the background [views, 3] behind each, drawn on the CPU."""
         cameras, background = self.recipe.cameras, self.recipe.background
-        views = sample_orbit(cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg)
+        group = max(guide.prior.group_views for guide in self.guides)  # views of one object have one background, too
+        views = sample_orbit(
+            cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg, group
+        )
         is_plain = torch.rand((), generator=generator) < background.random_fraction
-        colour = torch.rand(cameras.views, 3, generator=generator)
+        colour = torch.rand(cameras.views // group, 3, generator=generator).repeat_interleave(group, dim=0)
         return views, torch.where(is_plain, colour, torch.full_like(colour, background.grey))
 
     # ---- Lightning's hooks, in the order in which a step calls them

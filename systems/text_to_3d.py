@@ -97,7 +97,7 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     device = system.guidance.prior.device  # Lightning leaves the assets on the CPU
     renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
-        files = write_all([renderer, *others], system.recipe, run, recipe.export.formats)
+        files = write_all([renderer, *others], system.recipe, run, recipe.formats)
         run.update_metrics(judge=verdict(renderer, recipe.prompt.text))
     return Outcome(files, interrupted=False)
 

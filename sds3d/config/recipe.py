@@ -26,8 +26,9 @@ Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[ScheduleLike, bounded(0, 1e6)]
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 
-ExportFormat = Literal["ply", "spz", "splat", "splat_glb", "glb", "obj", "mesh_ply", "stl", "mp4", "gif", "png"]
+ExportFormat = Literal["ply", "spz", "splat", "splat_glb", "glb", "obj", "mesh_ply", "stl", "usdz", "mp4", "gif", "png"]
 """The keys of `sds3d.export.FORMATS`."""
+SPLAT_FORMATS = ("ply", "spz", "splat", "splat_glb")
 
 
 class PromptConfig(Config):
@@ -151,14 +152,16 @@ class ExportConfig(Config):
     """What to write at the end."""
 
     formats: tuple[ExportFormat, ...] = Field(
-        default=("ply", "glb", "mp4", "png"),
-        min_length=1,
-        description="ply, spz, splat, splat_glb (experimental): splats; glb, obj, mesh_ply, stl: mesh; mp4, gif: "
-        "turntable; png: contact sheet",
+        default=(),
+        description="empty: what suits the asset; ply, spz, splat, splat_glb (experimental): splats; glb, obj, mesh_ply, "
+        "stl, usdz: mesh; mp4, gif: turntable; png: contact sheet",
     )
     turntable_views: int = Field(default=60, ge=4, le=720, description="frames of the turntable film")
     size: int = Field(default=256, ge=16, le=2048, description="side of exported images and films, pixels")
     mesh_resolution: int = Field(default=96, ge=16, le=512, description="grid cells along an edge when meshing")
+    texture_size: int = Field(
+        default=0, ge=0, le=8192, description="side of the texture of a mesh, texels; 0: colours at the vertices"
+    )
     mesh_faces: int = Field(default=20_000, ge=100, le=2_000_000, description="most triangles the mesh may keep")
 
 
@@ -251,6 +254,26 @@ class Recipe(Stage, About):
             (name, self.model_copy(update={"stages": {}, **{key: getattr(stage, key) for key in Stage.model_fields}}))
             for name, stage in self.stages.items()
         ]
+
+    @model_validator(mode="after")
+    def _splats_come_from_gaussians(self) -> Recipe:
+        kind = self.plan()[-1][1].renderer.kind
+        wrong = [name for name in self.export.formats if name in SPLAT_FORMATS]
+        if wrong and kind != "gaussians":
+            raise KeyProblem(
+                "export.formats",
+                f"'export.formats' asks for {wrong[0]}, a file of splats, but the asset is of kind '{kind}'. Ask for glb, obj, "
+                "mesh_ply, stl, mp4, gif or png, or let the last stage have renderer.kind 'gaussians'.",
+            )
+        return self
+
+    @property
+    def formats(self) -> tuple[ExportFormat, ...]:
+        """The files to write: those the recipe names, or else what suits the asset."""
+        last = self.plan()[-1][1].renderer.kind
+        return self.export.formats or (
+            ("ply", "glb", "mp4", "png") if last == "gaussians" else ("glb", "obj", "mp4", "png")
+        )
 
     @property
     def steps(self) -> int:

@@ -168,7 +168,6 @@ def test_capped() -> None:
         ),
         ("renderer.backend=cuda", "renderer.backend", "allowed is 'auto', 'reference', 'cpu' or 'gsplat'"),
         ("export.formats=[ply,fbx]", "export.formats[1]", "'fbx', but allowed is 'ply', 'spz', 'splat', 'splat_glb', "),
-        ("export.formats=[]", "export.formats", "list of 'ply'"),
         ("renderer.init=shel", "renderer.init", "a start is 'shell', or a file that ends in .ply, .spz"),
         ("renderer.density.mode=grow", "renderer.density.mode", "'off', 'relocate', 'default' or 'mcmc'"),
         ("cameras.distance=[3,2]", "cameras.distance", "a range is [low, high] with low <= high, got [3, 2]"),
