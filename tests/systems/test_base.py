@@ -65,6 +65,18 @@ def test_views_follow_the_recipe(make_system: Make) -> None:
     assert colours.min() >= 0 and colours.max() <= 1 and colours.var(dim=0).min() > 0.04  # uniform: 1/12
 
 
+def test_views_come_in_the_groups_of_the_prior_that_looks_at_most(make_system: Make) -> None:
+    system = make_system("cameras.views=8", "background.random_fraction=1")
+    alone, _ = system.draw_views(generator_for(0, "step", 0), 8)
+    system.guides[0].prior.group_views = 4
+    cameras, background = system.draw_views(generator_for(0, "step", 0), 8)
+    turns = cameras.azimuth_deg.view(2, 4).diff(dim=1).remainder(360)
+    torch.testing.assert_close(turns, torch.full((2, 3), 90.0), atol=1e-3, rtol=0)
+    assert cameras.elevation_deg.unique().numel() == 2 and alone.elevation_deg.unique().numel() == 8
+    behind = background.view(2, 4, 3)
+    assert (behind == behind[:, :1]).all() and (behind[0, 0] != behind[1, 0]).all()
+
+
 def test_learning_rates_follow_their_schedules(make_system: Make) -> None:
     system = make_system("optimiser.learning_rates.means={clock: fraction, points: [[0, 0.4], [1, 0.0]]}")
     optimiser = system.configure_optimizers()
