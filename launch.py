@@ -16,7 +16,7 @@ from sds3d import citations, doctor, hardware, report
 from sds3d import run as runs
 from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
 from sds3d.config.explain import keys_of
-from sds3d.config.gaussians import SHAPES
+from sds3d.config.gaussians import FILE_ENDINGS
 from sds3d.config.load import capped, is_override
 from sds3d.config.prior import BUNDLED, PriorConfig
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
@@ -333,11 +333,17 @@ def _check(recipe: Recipe) -> list[Source]:
 
 def _check_start(recipe: Recipe) -> None:
     """Read the file the run is to start from, if it is one, before anything slow is imported."""
-    _, first = recipe.plan()[0]
-    if first.renderer.kind == "gaussians" and first.renderer.init not in SHAPES:
-        from sds3d.export.start import check_start
+    _, stage = recipe.plan()[0]  # later stages begin with the asset of the one before
+    config = stage.renderer
+    if not config.init.lower().endswith(FILE_ENDINGS):
+        return
+    from sds3d.export.start import check_start, read_start_mesh
 
-        check_start(first.renderer.init, min(first.cameras.distance), first.renderer.init_size)
+    if config.kind == "gaussians":
+        check_start(config.init, min(stage.cameras.distance), config.init_size)
+        return
+    _, repairs = read_start_mesh(config.init, config.init_size)
+    typer.echo(f"'{config.init}': {repairs.line}", err=True)
 
 
 def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
@@ -349,7 +355,9 @@ def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
         )
         typer.echo(advice, err=True)
         return INTERRUPTED
-    _list_files(files)
+    from sds3d.report_page import write_report_page
+
+    _list_files([*files, write_report_page(run)])
     typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format ply,glb")
     return 0
 

@@ -154,7 +154,9 @@ class DistillationSystem(LightningModule):
         terms: dict[str, Tensor] = {}
         logs: dict[str, Tensor] = {}
         for number, guide in enumerate(self.guides):
-            loss, numbers = guide(render.rgb, self.prompt, cameras, step, generator, pictures)
+            loss, numbers = guide(
+                render.rgb, self.prompt, cameras, step, generator, pictures, is_latent=render.is_latent
+            )
             name = f"guidance{number + 1}" if number else "guidance"
             weight = self.recipe.also[number - 1].weight.at(step, self.total_steps) if number else 1.0
             terms[name] = weight * loss if number else loss

@@ -11,6 +11,7 @@ from sds3d.config import PriorConfig, Recipe
 from sds3d.guidance.methods import METHODS
 from sds3d.priors.base import Prior
 from sds3d.prompts import TextRole
+from systems.latents import show_by
 from systems.makers import MAKERS
 
 if TYPE_CHECKING:
@@ -46,18 +47,23 @@ def _roles(recipe: Recipe) -> set[TextRole]:
 
 
 def build_renderer(
-    recipe: Recipe, state: dict[str, Any] | None = None, number: int = 0, before: tuple[Renderer, Recipe] | None = None
+    recipe: Recipe,
+    state: dict[str, Any] | None = None,
+    number: int = 0,
+    before: tuple[Renderer, Recipe] | None = None,
+    prior: Prior | None = None,
 ) -> Renderer:
     """Return asset `number` of a stage on the CPU.
 
-    It is fresh, or has the parameters in the checkpoint `state`, or is made from the asset of the stage `before`.
+    It is fresh, or has the parameters in the checkpoint `state`, or is made from the asset of the stage `before`. Some
+    starts are made with the `prior` (`Maker.asks_prior`).
     """
     maker = MAKERS[recipe.renderer.kind]
     if state is not None:
         return maker.restore(recipe, state["others"][number - 1] if number else state["renderer"], number)
     if before is not None:
-        return maker.take_over(recipe, *before, number)
-    return maker.fresh(recipe, number)
+        return maker.take_over(recipe, *before, number, prior)
+    return maker.fresh(recipe, number, prior)
 
 
 def build_system(
@@ -81,19 +87,28 @@ def build_system(
     methods = [METHODS[config.method] for config in (recipe.guidance, *(extra.guidance for extra in recipe.also))]
     edits = any("source picture" in method.needs for method in methods)
     particles = range(recipe.training.particles)
+    waits = state is None and MAKERS[recipe.renderer.kind].asks_prior(recipe, before is not None)
+
+    def assets(prior: Prior | None = None) -> list[Renderer]:
+        return [build_renderer(recipe, state, number, _handed_over(before, number), prior) for number in particles]
+
     # first: a start that cannot be read shall not cost the loading of weights
-    assets = [build_renderer(recipe, state, particle, _handed_over(before, particle)) for particle in particles]
+    made = [] if waits else assets()
     configs = (recipe.prior, *(extra.prior for extra in recipe.also))
     priors = [_known_prior(before, config) or build_prior(recipe, device, config) for config in configs]
+    made = made or assets(priors[0])
+    source = None
+    if edits:
+        source = build_renderer(recipe, before=_handed_over(before, 0), prior=priors[0]).requires_grad_(False)
+    for asset in made:
+        show_by(asset, priors[0])
     system = DistillationSystem(
         recipe,
         priors[0],
-        assets[0],
-        others=assets[1:],
+        made[0],
+        others=made[1:],
         more_priors=priors[1:],
-        source=build_renderer(recipe, before=_handed_over(before, 0)).requires_grad_(False).to(device)
-        if edits
-        else None,
+        source=None if source is None else source.to(device),
         stage=number,
         name_of_stage=name,
     )

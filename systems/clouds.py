@@ -15,12 +15,13 @@ from sds3d.config import Recipe
 from sds3d.export.splats import Splats
 from sds3d.export.start import read_start
 from sds3d.meshing.points import Points
+from sds3d.priors.base import Prior
 from systems.randomness import generator_for
 
 INITIAL_SHAPES = {"ball": initialise.ball, "shell": initialise.shell}
 
 
-def fresh(recipe: Recipe, number: int) -> GaussianRenderer:
+def fresh(recipe: Recipe, number: int, prior: Prior | None = None) -> GaussianRenderer:
     """Return asset `number` at its start. Raises: AssetError if it is to come from a file that cannot be read."""
     return GaussianRenderer(initial_gaussians(recipe, number), _settings(recipe, number))
 
@@ -32,7 +33,9 @@ def restore(recipe: Recipe, saved: dict[str, Any], number: int) -> GaussianRende
     return renderer
 
 
-def take_over(recipe: Recipe, before: Renderer, made_by: Recipe, number: int) -> GaussianRenderer:
+def take_over(
+    recipe: Recipe, before: Renderer, made_by: Recipe, number: int, prior: Prior | None = None
+) -> GaussianRenderer:
     """Return the Gaussians of the stage before, or Gaussians on the surface of another kind of asset."""
     if isinstance(before, GaussianRenderer):
         return restore(recipe, before.state_dict(), number)

@@ -35,4 +35,4 @@ def _groups(renderer: Renderer, cameras: Cameras, grey: float) -> Iterator[Rende
     size = max(1, PIXELS_AT_ONCE // (cameras.width * cameras.height))
     for start in range(0, len(cameras), size):
         some = cameras[start : start + size].to(device)
-        yield renderer(some, torch.full((len(some), 3), grey, device=device))
+        yield renderer.show(some, torch.full((len(some), 3), grey, device=device))

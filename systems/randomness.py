@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Stream = Literal["start", "step", "score"]
-_STREAMS: dict[Stream, int] = {"start": 0, "step": 1, "score": 2}
+Stream = Literal["start", "step", "score", "prior"]
+_STREAMS: dict[Stream, int] = {"start": 0, "step": 1, "score": 2, "prior": 3}
 
 
 def generator_for(seed: int, stream: Stream, step: int = 0, stage: int = 0) -> torch.Generator:
     """Return a fresh CPU generator for one place.
 
     "start": the initial values of asset number `step`; "step": training step `step`; "score": the initial values of
-    trained score network number `step`.
+    trained score network number `step`; "prior": what asset number `step` learns from the prior before its start.
 
     Different seeds, streams, steps and stages give unrelated draws, because numpy's SeedSequence mixes the numbers.
     """

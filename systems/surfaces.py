@@ -10,10 +10,11 @@ from renderers.surface import SurfaceRenderer
 from renderers.surface_conversion import from_field, from_mesh, surface_renderer
 from sds3d.config import Recipe
 from sds3d.config.surface import SHAPES
+from sds3d.priors.base import Prior
 from systems.randomness import generator_for
 
 
-def fresh(recipe: Recipe, number: int) -> SurfaceRenderer:
+def fresh(recipe: Recipe, number: int, prior: Prior | None = None) -> SurfaceRenderer:
     """Return the mesh of asset `number` at its start. Raises: AssetError if its file cannot be read."""
     config, generator = recipe.renderer, generator_for(recipe.seed, "start", number)
     if config.init in SHAPES:
@@ -33,7 +34,9 @@ def restore(recipe: Recipe, saved: dict[str, Any], number: int) -> SurfaceRender
     return renderer
 
 
-def take_over(recipe: Recipe, before: Renderer, made_by: Recipe, number: int) -> SurfaceRenderer:
+def take_over(
+    recipe: Recipe, before: Renderer, made_by: Recipe, number: int, prior: Prior | None = None
+) -> SurfaceRenderer:
     """Return the mesh of the stage before, as it is where its geometry stays, else with its surface and its colours."""
     config, generator = recipe.renderer, generator_for(recipe.seed, "start", number)
     if isinstance(before, SurfaceRenderer) and _same_parts(config, made_by.renderer):

@@ -104,8 +104,13 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
 
 def _trained(recipe: Recipe, run: RunFolder, number: int = 0) -> tuple[Renderer, Recipe]:
     """Return asset `number` of the run's last checkpoint on the recipe's device, and the recipe of its stage."""
-    from systems.build import build_renderer, choose_device
+    from systems.build import build_prior, build_renderer, choose_device
+    from systems.latents import latents_of, show_by
 
     state = read_checkpoint(run.last_checkpoint)
     _, stage = recipe.plan()[state.get("stage", 0)]
-    return build_renderer(stage, state, number).to(choose_device(recipe.device)), stage
+    device = choose_device(recipe.device)
+    renderer = build_renderer(stage, state, number).to(device)
+    if latents_of(stage):
+        show_by(renderer, build_prior(stage, device))
+    return renderer, stage

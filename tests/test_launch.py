@@ -104,7 +104,7 @@ BAD = {
     "not a run": Bad(["export", "."], "is not a run folder: it has no recipe.yaml"),
     "unknown format": Bad(
         ["export", ".", "--format", "ply,spx"],
-        "--format 'spx' is unknown: allowed is ply, spz, splat, splat_glb, glb, obj, mesh_ply, stl, mp4, gif, png. "
+        "--format 'spx' is unknown: allowed is ply, spz, splat, splat_glb, glb, obj, mesh_ply, stl, usdz, mp4, gif, png. "
         "Did you mean 'spz'",
     ),
     "unknown start": Bad(["generate", "a mug", "renderer.init=bal"], "a start is 'ball', or a file that ends in .ply"),

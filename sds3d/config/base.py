@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+
+from sds3d.errors import nearest
 
 
 class Config(BaseModel):
@@ -32,3 +34,20 @@ def increasing(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
         raise ValueError(f"a range is [low, high] with low <= high, got [{pair[0]:g}, {pair[1]:g}]. Swap the two.")
     return pair
+
+
+def start_from(shapes: tuple[str, ...], endings: tuple[str, ...]) -> AfterValidator:
+    """Return a pydantic validator of what a run starts from: one of `shapes`, or a file with one of `endings`.
+
+    Whether the file is there is checked when a run begins.
+    """
+
+    def check(init: str) -> str:
+        if init in shapes or init.lower().endswith(endings):
+            return init
+        raise ValueError(
+            f"a start is {nearest(init, shapes)}, or a file that ends in {', '.join(endings)}; got '{init}'. Give one of "
+            "these."
+        )
+
+    return AfterValidator(check)

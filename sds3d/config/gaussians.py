@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from sds3d.config.base import Config
-from sds3d.errors import nearest
+from sds3d.config.base import Config, start_from
 from sds3d.schedule import Schedule
 
 SHAPES = ("ball", "shell")
 """Clouds a run can start from without any file."""
 FILE_ENDINGS = (".ply", ".spz", ".splat", ".glb", ".obj", ".stl", ".off")
 """Endings of files a run can start from; whether the file is there is checked when a run begins."""
-
-
-def _known_start(init: str) -> str:
-    """Return `init` if it names a shape or has the ending of a file that can be read; used as a pydantic validator."""
-    if init in SHAPES or init.lower().endswith(FILE_ENDINGS):
-        return init
-    raise ValueError(
-        f"a start is {nearest(init, SHAPES)}, or a file that ends in {', '.join(FILE_ENDINGS)}; got '{init}'. Give one "
-        "of these."
-    )
 
 
 class DensityConfig(Config):
@@ -111,7 +100,7 @@ class GaussiansConfig(Config):
     count: int = Field(
         default=4000, ge=2, le=10_000_000, description="Gaussians at the start; of a file of splats, all"
     )
-    init: Annotated[str, AfterValidator(_known_start)] = Field(
+    init: Annotated[str, start_from(SHAPES, FILE_ENDINGS)] = Field(
         default="ball",
         max_length=1000,
         description="where they start: ball, shell, or a file of splats (.ply, .spz, .splat, .glb), a mesh or points",

@@ -6,9 +6,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from sds3d.config.base import Config
+from sds3d.config.base import Config, start_from
+from sds3d.config.surface import FILE_ENDINGS
 from sds3d.schedule import Schedule
 
+SHAPES = ("round",)
+"""Objects a field can start from without any file."""
 Resolution = Annotated[int, Field(ge=2, le=8192)]
 
 
@@ -82,6 +85,14 @@ class VolumeConfig(Config):
 
     radius: float = Field(default=1.0, gt=0, le=10, description="half the side of the box the object lives in")
     encoding: EncodingConfig = Field(default_factory=EncodingConfig, description="from a point to features")
+    init: Annotated[str, start_from(SHAPES, FILE_ENDINGS)] = Field(
+        default="round",
+        max_length=1000,
+        description="the object at the start: round, or a mesh file the field learns first",
+    )
+    init_size: float | None = Field(
+        default=None, gt=0, le=2, description="centre the mesh of that file and scale it to this radius; null: as it is"
+    )
     hidden: int = Field(default=32, ge=4, le=1024, description="units of a hidden layer of the network")
     layers: int = Field(default=1, ge=0, le=12, description="hidden layers of the network")
     background: Literal["plain", "learnt", "none"] = Field(
@@ -137,11 +148,18 @@ class NerfConfig(VolumeConfig):
     """Loss terms: the keys of `regularisers`."""
 
     kind: Literal["nerf"] = Field(default="nerf", description="kind of renderer")
+    channels: Literal["rgb", "latent"] = Field(
+        default="rgb",
+        description="what points carry: colours, or the prior's latents, which are then judged without its encoder "
+        "(Latent-NeRF); a stage with rgb after one with latent gets a linear layer from latents to colours",
+    )
     density_activation: Literal["softplus", "exp"] = Field(
         default="softplus", description="from the network's number to a density; exp: DreamFusion"
     )
     blob: Literal["magic3d", "dreamfusion", "none"] = Field(
-        default="magic3d", description="what is added before the activation, so that a run starts from a round cloud"
+        default="magic3d",
+        description="what is added before the activation, so that a run starts from a round cloud; dreamfusion adds 0 far "
+        "from it: give density_bias about -5 with it, or the whole box starts as fog",
     )
     blob_scale: float = Field(default=10.0, ge=0, le=1000, description="its height; DreamFusion: 5")
     blob_radius: float = Field(default=0.5, gt=0, le=10, description="its size, world units; DreamFusion: 0.2")
@@ -154,7 +172,7 @@ class NerfConfig(VolumeConfig):
     @property
     def cites(self) -> tuple[str, ...]:
         """Works this renderer builds on, keys of `sds3d.citations`."""
-        return ("nerf", *self._shared_cites)
+        return ("nerf", *self._shared_cites, *(("latent_nerf",) if self.channels == "latent" else ()))
 
 
 class SdfConfig(VolumeConfig):

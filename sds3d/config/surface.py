@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from sds3d.config.base import Config
-from sds3d.errors import nearest
+from sds3d.config.base import Config, start_from
 from sds3d.schedule import Schedule
 
 SHAPES = ("sphere",)
 """Surfaces a run can start from without any file."""
 FILE_ENDINGS = (".glb", ".obj", ".ply", ".stl", ".off")
 """Endings of meshes a run can start from; whether the file is there is checked when a run begins."""
-
-
-def _known_start(init: str) -> str:
-    """Return `init` if it names a shape or has the ending of a mesh; used as a pydantic validator."""
-    if init in SHAPES or init.lower().endswith(FILE_ENDINGS):
-        return init
-    raise ValueError(
-        f"a start is {nearest(init, SHAPES)}, or a mesh that ends in {', '.join(FILE_ENDINGS)}; got '{init}'. Give one "
-        "of these."
-    )
 
 
 class TextureConfig(Config):
@@ -118,7 +107,7 @@ class SurfaceConfig(Config):
     )
     resolution: int = Field(default=64, ge=4, le=256, description="cells of the grid along a side")
     radius: float = Field(default=1.0, gt=0, le=4, description="half the side of the grid, world units")
-    init: Annotated[str, AfterValidator(_known_start)] = Field(
+    init: Annotated[str, start_from(SHAPES, FILE_ENDINGS)] = Field(
         default="sphere", max_length=1000, description="the surface at the start: sphere, or a mesh file"
     )
     init_radius: float = Field(default=0.5, gt=0, le=2, description="radius of that sphere, world units")
