@@ -7,9 +7,9 @@ A sphere of 20 480 faces, one view. For each picture size, medians of CPU time o
     picture       clip coordinates, `rasterise`, interpolated colours and mask, `antialias`: a picture as training sees it
     picture+bwd   the same and its gradient to vertices and colours
 
-Beside it the brute-force `reference` (at sizes where that takes seconds), and PyTorch3D 0.7.9's CPU rasteriser as measured
-once on a machine like this one (built from source; 20 480 faces, one face a pixel, CPU seconds over two threads; its
-fwd+bwd includes Phong shading): it is not on PyPI for CPU, so it cannot be run here.
+Beside it the brute-force `reference` (at sizes where that takes seconds), and PyTorch3D's CPU rasteriser as measured once on
+a 2-core machine (built from source; 20 480 faces, CPU seconds over two threads; its fwd+bwd includes Phong shading): there
+is no CPU wheel of it, so it is not run here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUBDIVISIONS = 5
 """Of an icosahedron: 20 * 4^5 = 20 480 faces."""
 PYTORCH3D_FORWARD_S = {64: 1.4, 128: 3.7, 256: 12.5, 512: 50.0}
 PYTORCH3D_BOTH_S = {128: 9.0, 256: 18.0, 512: 64.0}
-"""CPU seconds, as the docstring above says; 256 forward was 12 to 13. 128 fwd+bwd kept eight faces a pixel."""
+"""CPU seconds, as the docstring above says; 256 forward was 12 to 13. One face a pixel at 256 and 512 fwd+bwd."""
 REFERENCE_PAIRS = 100_000_000
 """Pixel-face pairs up to which the reference is timed, once."""
 

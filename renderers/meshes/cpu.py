@@ -126,6 +126,16 @@ class _Interpolate(torch.autograd.Function):
         return g_values, None, None, g_weights
 
 
+def pixel_derivatives(clip: Tensor, faces: Tensor, face: Tensor) -> Tensor:
+    """Return [B, H, W, 3, 2], the change of the weights per pixel to the right and down; 0 where face is -1."""
+    kernels = _kernels()
+    out = torch.empty(*face.shape, 3, 2)
+    arrays = (clip.contiguous(), faces.contiguous(), face, out)
+    job = kernels.job(*(_array(each) for each in arrays))
+    workers.run(workers.thread_count(PIXEL_US * face.numel()), kernels.attributes.change, job)
+    return out
+
+
 def silhouette_edges(face: Tensor, depth: Tensor, clip: Tensor, faces: Tensor, beyond: Tensor, steps: int) -> Tensor:
     """Return [B, H, W, 2] int64: the silhouette edge between each pixel and its right and lower neighbours.
 
@@ -164,7 +174,7 @@ def _kernels() -> SimpleNamespace:
 
     if not is_cached(raster.draw, sources()):
         log.warning(
-            "Compiling the CPU mesh rasteriser: once per installation, some seconds, kept in %s",
+            "Compiling the CPU mesh rasteriser: once per installation, about fifteen seconds, kept in %s",
             raster.draw.stats.cache_path,
         )
     return SimpleNamespace(attributes=attributes, gradient=gradient, raster=raster, walk=walk, job=job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from renderers.meshes import cpu
 from renderers.meshes.clip import pixel_centres
 
 AFTER, BEYOND = (1, 2, 0), (2, 0, 1)
@@ -37,6 +38,8 @@ def pixel_derivatives(clip: Tensor, faces: Tensor, face: Tensor) -> Tensor:
 
     0 where face < 0. No gradient. `texture.footprint` makes texture coordinates of it.
     """
+    if clip.device.type == "cpu" and clip.dtype == torch.float32 and cpu.probe() == "available":
+        return cpu.pixel_derivatives(clip, faces, face)
     height, width = face.shape[1:]
     is_hit = face >= 0
     corners = _corners(clip, faces, face, is_hit)

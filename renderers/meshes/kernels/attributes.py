@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from renderers.gaussians.kernels.compiling import kernel
+from renderers.meshes.kernels.lines import at, centre, corner, cross
 
 
 @kernel
@@ -73,4 +76,37 @@ def gather(job, first, step):
                     weight = weights[camera, pixel, k]
                     for channel in range(channels):
                         corners[camera, f, k, channel] += weight * g_out[camera, pixel, channel]
+    return 0
+
+
+@kernel
+def change(job, first, step):
+    """Write out [B, H, W, 3, 2] float32, the change of the weights per pixel to the right and down: the compiled twin of
+    `surface.pixel_derivatives`.
+
+    job: fingerprint, clip [B, V, 4] float32, faces [F, 3], face [B, H, W], out. Share `first` of `step` gets a stretch of
+    all rows.
+    """
+    _, clip, faces, face, out = job
+    cameras, height, width = face.shape
+    edges, slopes = np.empty(3), np.empty((2, 3))
+    for row in range(cameras * height * first // step, cameras * height * (first + 1) // step):
+        camera, i = row // height, row % height
+        y = centre(i, height)
+        for j in range(width):
+            f = face[camera, i, j]
+            if f < 0:
+                out[camera, i, j] = 0.0
+                continue
+            x = centre(j, width)
+            for k in range(3):
+                after, beyond = faces[f, (k + 1) % 3], faces[f, (k + 2) % 3]
+                line = cross(corner(clip, camera, after), corner(clip, camera, beyond))
+                edges[k] = at(line, x, y)
+                slopes[0, k], slopes[1, k] = line[0] * 2.0 / width, line[1] * 2.0 / height
+            share = 1.0 / (edges[0] + edges[1] + edges[2])
+            for axis in range(2):
+                total = slopes[axis, 0] + slopes[axis, 1] + slopes[axis, 2]
+                for k in range(3):
+                    out[camera, i, j, k, axis] = (slopes[axis, k] - edges[k] * share * total) * share
     return 0

@@ -10,6 +10,7 @@ from renderers.meshes import cpu, silhouettes
 from renderers.meshes.edges import neighbours
 from renderers.meshes.interpolate import interpolate, weighted
 from renderers.meshes.rasterise import rasterise
+from renderers.meshes.surface import pixel_derivatives
 
 BAND = 2e-4
 """Share of pixels that may see another face than the reference (none did when this was written)."""
@@ -82,13 +83,22 @@ def test_interpolation_equals_plain_torch_forward_and_backward(sphere_clip):
             torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["soup", "sphere"])
+def test_pixel_derivatives_equal_plain_torch(name, soup, sphere_clip):
+    clip, faces = scenes(soup, sphere_clip)[name]
+    drawn = rasterise(clip, faces, 24, 32, "cpu")
+    fast, plain = pixel_derivatives(clip, faces, drawn.face), pixel_derivatives(clip.double(), faces, drawn.face)
+    torch.testing.assert_close(fast.double(), plain, rtol=1e-4, atol=1e-4)
+
+
 def everything(clip, faces, values):
     clip, values = clip.clone().requires_grad_(), values.clone().requires_grad_()
     drawn = rasterise(clip, faces, 37, 41, "cpu")
     image = interpolate(values, faces, drawn)
     (image.square().sum() + drawn.depth.square().sum()).backward()
     found = silhouettes.find(drawn, clip.detach(), faces, neighbours(faces))
-    return drawn.face, drawn.barycentric, drawn.depth, image, clip.grad, values.grad, *found
+    change = pixel_derivatives(clip.detach(), faces, drawn.face)
+    return drawn.face, drawn.barycentric, drawn.depth, image, change, clip.grad, values.grad, *found
 
 
 def test_any_number_of_threads_gives_the_same_bits(soup, monkeypatch):

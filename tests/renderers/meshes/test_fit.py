@@ -12,7 +12,7 @@ from sds3d.cameras import turntable
 
 
 def test_a_sphere_moves_grows_and_stretches_to_a_target_silhouette(sphere):
-    vertices, faces = sphere(3, radius=0.5)
+    vertices, faces = sphere(2, radius=0.5)
     cameras, beyond = turntable(3, 32), neighbours(faces)
     target_size, target_place = torch.tensor([1.2, 0.9, 1.5]), torch.tensor([0.1, -0.15, 0.12])
 

@@ -102,7 +102,7 @@ def test_a_whole_step_runs_without_data():
     uv = torch.empty(30, 2, device=meta)
     reach = footprint(uv, faces, drawn, clip, faces)
     texels = sample_texture(torch.empty(16, 16, 3, device=meta), interpolate(uv, faces, drawn), reach)
-    image = antialias(colours + texels, drawn, clip, faces)
+    image = antialias(colours + texels, drawn, clip, faces, steps=2)
     image.sum().backward()
     assert image.shape == (2, 8, 12, 3) and drawn.depth.shape == (2, 8, 12) and drawn.face.dtype == torch.int64
     assert clip.grad.shape == clip.shape
