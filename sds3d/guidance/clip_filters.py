@@ -25,10 +25,9 @@ def smooth_frames(gradient: Tensor, width: int) -> Tensor:
 
     if width == 1:
         return gradient
-    kernel = (width, 1, 1)
-    smoothed: Tensor = torch.nn.functional.avg_pool3d(
-        gradient, kernel, stride=1, padding=(width // 2, 0, 0), count_include_pad=False
-    )
+    frame = torch.arange(gradient.shape[2], device=gradient.device)
+    near = ((frame[:, None] - frame).abs() <= width // 2).to(gradient)
+    smoothed: Tensor = torch.einsum("gf,bcfhw->bcghw", near / near.sum(dim=1, keepdim=True), gradient)
     return smoothed
 
 

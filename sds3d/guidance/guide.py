@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -72,6 +74,7 @@ class Guidance:
         generator: torch.Generator,
         source: Tensor | None = None,
         control: Tensor | None = None,
+        is_latent: bool = False,
     ) -> tuple[Tensor, Logs]:
         """Return a loss whose gradient in `rgb` is the distillation gradient, and numbers to log.
 
@@ -86,6 +89,7 @@ class Guidance:
             generator: CPU generator; timesteps are drawn first, then noise, so that methods can be compared.
             source: [B, H, W, 3] pictures to be edited, for methods that edit.
             control: [B, K, H, W] condition pictures in [0, 1], for priors that take them.
+            is_latent: whether `rgb` and `source` hold latents [B, H, W, C] already; they are resized, not encoded.
         Returns: the loss (0-dim) and 0-dim tensors without graph; reading them is what may wait for the device.
         Raises: DivergenceError if a prediction is not finite and the configuration says "stop".
         """
@@ -95,8 +99,8 @@ class Guidance:
         image_weight = config.image_weight.at(step, self.total_steps)
         in_pixels = config.pixel_filter != "none" or image_weight > 0
         leaf = rgb.detach().requires_grad_() if in_pixels else rgb
-        z0 = self.prior.encode(leaf)
-        source_z0 = None if source is None else self._encoded(source)
+        z0 = self._latents(leaf, is_latent)
+        source_z0 = None if source is None else self._latents(source, is_latent).detach()
         draws = self.draw(z0, step, generator)
         gradient, logs, evidence = self.distil(z0.detach(), prompt, cameras, step, draws, source_z0, control)
         if in_pixels:
@@ -118,7 +122,8 @@ class Guidance:
         """Return timesteps, noise like `z0` and a uniform number for each sample, on the CPU."""
         config = self.config
         t_min, t_max = (schedule.at(step, self.total_steps) for schedule in (config.t_min, config.t_max))
-        group = 0 if config.shared_t else config.group
+        # Views a prior looks at together share a time, whatever the method says.
+        group = 0 if config.shared_t else math.lcm(config.group, self.prior.group_views)
         if config.times == "uniform":
             t = sample_times(len(z0), t_min, t_max, self.prior.num_timesteps, generator, group)
         else:
@@ -255,9 +260,21 @@ class Guidance:
         factor = WEIGHTS[self.config.weight](evidence) * evidence.here.alpha / evidence.here.sigma
         return gain * factor.reshape(-1, 1, 1, 1) * (rgb - wanted)
 
-    def _encoded(self, source: Tensor) -> Tensor:
-        with torch.no_grad():
-            return self.prior.encode(source)
+    @cached_property
+    def _latent_shape(self) -> tuple[int, int, int]:
+        return self.prior.latent_shape()
+
+    def _latents(self, pictures: Tensor, is_latent: bool) -> Tensor:
+        """Return z0 [B, C, h, w] of pictures, differentiably. Raises: ShapeError for latents of another model."""
+        if not is_latent:
+            return self.prior.encode(pictures)
+        channels, *size = self._latent_shape
+        if pictures.shape[-1] != channels:
+            raise ShapeError("the render", f"[B, H, W, {channels}] (latents of this prior)", tuple(pictures.shape))
+        z0 = pictures.permute(0, 3, 1, 2)
+        if list(z0.shape[2:]) == size:
+            return z0
+        return torch.nn.functional.interpolate(z0, size, mode="bilinear", antialias=True, align_corners=False)
 
     def _dreamtime(self, step: int) -> int:
         config, length = self.config, self.prior.num_timesteps

@@ -9,12 +9,14 @@ from sds3d.errors import ConfigError
 from sds3d.guidance.config import GuidanceConfig
 from sds3d.guidance.methods import METHODS
 from sds3d.priors.folder import PriorFolder
+from sds3d.priors.mvdream.keys import VIEWS
 from sds3d.priors.source import Source, check_prior
 from sds3d.prompts import Prompt
 from sds3d.schedule import Schedule
 
 if TYPE_CHECKING:
     from sds3d.config import Recipe
+    from sds3d.config.recipe import Stage
 
 NULL_ROLES = frozenset({"u", "0", "n"})
 
@@ -27,11 +29,15 @@ class Abilities:
         name: how messages call it.
         null_prompt: whether it has a prediction without the prompt; a guidance-distilled model has none.
         camera: whether it is told from where the picture is seen.
+        group_views: so many views belong together (`Prior.group_views`).
+        words: whether it reads the prompt; otherwise any words mean its reference picture.
     """
 
     name: str
     null_prompt: bool = True
     camera: bool = False
+    group_views: int = 1
+    words: bool = True
 
     @classmethod
     def of(cls, folder: PriorFolder, uses_camera: bool = True) -> Abilities:
@@ -49,7 +55,13 @@ class Abilities:
         """Return the abilities of a checked model of any family."""
         said = cls(name=source.name) if source.folder is None else cls.of(source.folder, uses_camera)
         always_told = uses_camera and source.family in ("multi_view", "zero123")
-        return replace(said, name=source.name, camera=said.camera or always_told)
+        return replace(
+            said,
+            name=source.name,
+            camera=said.camera or always_told,
+            group_views=VIEWS if source.family == "multi_view" else 1,
+            words=source.family != "zero123",
+        )
 
 
 def check_method(config: GuidanceConfig, abilities: Abilities, prompt: Prompt | None = None) -> None:
@@ -79,17 +91,60 @@ def check_recipe(recipe: Recipe) -> list[Source]:
     """Return the recipe's priors, the main one of the first stage first, after checking that each fits its method.
 
     Raises: AssetError for a missing or broken folder, saying what the recipe needs; ConfigError for a method whose
-    branches a prior cannot give.
+    branches a prior cannot give, and for views or words that the prior would take wrongly.
     """
     prompt = recipe.prompt.build()
-    pairs = [(part.prior, part.guidance) for _, stage in recipe.plan() for part in (stage, *stage.also)]
+    parts = [(stage, part) for _, stage in recipe.plan() for part in (stage, *stage.also)]
     needed_by = f"The recipe '{recipe.name}' needs {recipe.needs[0]}" if recipe.needs else ""
     sources = []
-    for prior, guidance in pairs:
-        source = check_prior(prior, needed_by)
-        check_method(guidance, Abilities.of_source(source, prior.camera), prompt)
+    for stage, part in parts:
+        source = check_prior(part.prior, needed_by)
+        abilities = Abilities.of_source(source, part.prior.camera)
+        check_method(part.guidance, abilities, prompt)
+        check_views(stage.cameras.views, abilities)
+        check_words(prompt, abilities)
+        check_latents(stage, part.guidance)
         sources.append(source)
     return sources
+
+
+def check_views(views: int, abilities: Abilities) -> None:
+    """Raise ConfigError if `views` are no whole number of the groups the prior looks at together."""
+    group = abilities.group_views
+    if views % group:
+        raise ConfigError(
+            f"cameras.views is {views}, but the prior '{abilities.name}' looks at {group} views of the object together. "
+            f"Set cameras.views to {group} or another multiple of {group}.",
+            path="cameras.views",
+        )
+
+
+def check_latents(stage: Stage, guidance: GuidanceConfig) -> None:
+    """Raise ConfigError if a stage that draws latents asks for what only pictures or a single prior can give."""
+    if getattr(stage.renderer, "channels", "rgb") != "latent":
+        return
+    if stage.also:
+        raise ConfigError(
+            "renderer.channels is 'latent', but also= names a further prior, and each prior has latents of its own. Take "
+            "also= out, or set renderer.channels=rgb.",
+            path="also",
+        )
+    if guidance.pixel_filter != "none" or max(guidance.image_weight.values) > 0:
+        raise ConfigError(
+            "renderer.channels is 'latent', but guidance.pixel_filter or guidance.image_weight works on pixels. Set "
+            "guidance.pixel_filter=none and guidance.image_weight=0, or renderer.channels=rgb.",
+            path="guidance.pixel_filter",
+        )
+
+
+def check_words(prompt: Prompt, abilities: Abilities) -> None:
+    """Raise ConfigError for a negative prompt that would mean the same to the prior as the prompt itself."""
+    if prompt.negative.strip() and not abilities.words:
+        raise ConfigError(
+            f"prompt.negative is '{prompt.negative}', but the prior '{abilities.name}' reads no words: it would take them "
+            "for its reference picture, and prompt and negative prompt would cancel. Set prompt.negative=''.",
+            path="prompt.negative",
+        )
 
 
 def _check_prompt(config: GuidanceConfig, prompt: Prompt) -> None:

@@ -39,13 +39,17 @@ def score_loss(
         generator: CPU generator; draws times, noise, and who sees its camera.
 
     Source: ProlificDreamer (arXiv 2305.16213), thu-ml/prolificdreamer; adversarial: arXiv 2312.00739. Deviations: each
-    sample decides by itself whether it knows its camera (there: the whole batch at once); both adversarial terms are
-    in the form of the network's output, so that their sum has a minimum for g > -1 in every parametrisation.
+    sample (each group, for priors that look at views together) decides by itself whether it knows its camera (there: the
+    whole batch at once); both adversarial terms are in the form of the network's output, so that their sum has a minimum
+    for g > -1 in every parametrisation.
     """
     settings: ScoreConfig = config.score  # type: ignore[attr-defined]
-    t = torch.randint(0, prior.num_timesteps, (len(z0),), generator=generator).to(z0.device)
+    size = prior.group_views  # views seen together share a time, and all or none of them know their camera
+    groups = len(z0) // size
+    t = torch.randint(0, prior.num_timesteps, (groups,), generator=generator).repeat_interleave(size).to(z0.device)
     epsilon = torch.randn(z0.shape, generator=generator).to(z0.device)
-    hidden = (torch.rand(len(z0), generator=generator) < settings.camera_dropout).to(z0.device)
+    hidden = torch.rand(groups, generator=generator) < settings.camera_dropout
+    hidden = hidden.repeat_interleave(size).to(z0.device)
     alpha, sigma = prior.alpha_sigma(t)
     point = Point(add_noise(z0, epsilon, alpha, sigma), t, alpha, sigma)
     (output,) = network.output([_without_camera(words.query(SCORE, point), hidden)])

@@ -91,6 +91,13 @@ class Prior(ABC):
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the noise prediction (epsilon form, float32, no graph) of each query, in one batched network call."""
 
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Return (C, h, w) of the latents of a square picture, found by encoding a grey one."""
+        grey = torch.full((1, self.image_size, self.image_size, 3), 0.5, device=self.device)
+        with torch.no_grad():
+            _, channels, height, width = self.encode(grey).shape
+        return channels, height, width
+
     def camera_features(self, cameras: Cameras) -> Tensor | None:
         """Return [B, D] features of cameras for `Query.camera`, or None if the prior does not listen to cameras."""
         return None

@@ -88,8 +88,8 @@ def load_controlnets(
             ours, theirs = (_listed(c.get(key)) for c in (unet, config))
             if key in config and ours != theirs:
                 raise ConfigError(
-                    f"The ControlNet '{path}' was made for a UNet with {key} = {theirs}, but the prior's UNet has {ours}. "
-                    "Give a ControlNet of the same family (Stable Diffusion 1.5, 2.1 or XL).",
+                    f"The ControlNet '{path}' was made for a UNet with {key} = {theirs}, but the prior's UNet has {ours}."
+                    " Give a ControlNet of the same family (Stable Diffusion 1.5, 2.1 or XL).",
                     path="prior.controlnets",
                 )
     networks = [load_network(ControlNetModel, path, dtype, variant) for path, _, variant in checked]

@@ -139,6 +139,7 @@ def _check_network(name: str) -> None:
 
 def _plan(entry: Entry | None, name: str, full: bool) -> Plan:
     """Return what to download from the first source that has it. Raises: AssetError if none has."""
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "0"  # elsewhere they would tear a live display; here they are the news
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 

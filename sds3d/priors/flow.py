@@ -138,22 +138,17 @@ class FlowPrior(Prior):
         switches = replace(switches or MemorySwitches(), attention_slicing=False)  # these networks have fused attention
         transformer, autoencoder = _load_networks(folder, dtype, vae_dtype)
         config = folder.configs["transformer"]
-        size = image_size or folder.metadata.image_size
         factor = 2 ** (len(autoencoder.config["block_out_channels"]) - 1)
-        side = size // factor if size else int(config.get("sample_size") or family.default_side)
-        if side % 2 and family.packs:
-            raise ShapeError(
-                "latents", f"[B, C, h, w] with even sides (image_size a multiple of {2 * factor})", (side,)
-            )
-        tokens = (side // (2 if family.packs else int(config.get("patch_size", 2)))) ** 2
+        size = image_size or folder.metadata.image_size
+        size = size or factor * int(config.get("sample_size") or family.default_side)
         words = FlowText(folder, family.reading, int(config["joint_attention_dim"]), place, dtype, switches)
         return cls(
             family=family,
             words=words,
             autoencoder=set_up_autoencoder(autoencoder, place, switches),
             transformer=set_up_denoiser(transformer, place, switches),
-            levels=read_flow_levels(folder.configs["scheduler"], tokens),
-            image_size=size or side * factor,
+            levels=read_flow_levels(folder.configs["scheduler"], _tokens(family, config, size // factor)),
+            image_size=size,
             embedded_scale=embedded_scale,
         )
 
@@ -242,6 +237,15 @@ def read_flow_levels(scheduler: Mapping[str, Any], tokens: int) -> NoiseLevels:
     low, high = scheduler.get("base_shift", 0.5), scheduler.get("max_shift", 1.15)
     mu = low + (high - low) * (tokens - fewest) / (most - fewest)
     return flow_levels(length, mu if scheduler.get("time_shift_type") == "linear" else math.exp(mu))
+
+
+def _tokens(family: FlowFamily, config: Mapping[str, Any], side: int) -> int:
+    """Return the number of image tokens for latents of side `side`. Raises: ShapeError if patches do not fill it."""
+    patch = 2 if family.packs else int(config.get("patch_size", 2))
+    if side % patch:
+        wanted = f"[B, C, h, w] with sides that are multiples of {patch} (choose another image_size)"
+        raise ShapeError("latents", wanted, (side, side))
+    return (side // patch) ** 2
 
 
 def _check_supported(folder: PriorFolder) -> FlowFamily:

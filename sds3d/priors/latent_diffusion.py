@@ -12,11 +12,12 @@ from torch import Tensor
 from sds3d.priors.base import NULL_TEXT
 from sds3d.priors.controlnet import load_controlnets
 from sds3d.priors.folder import PriorFolder, check_folder
-from sds3d.priors.loading import Network, load_network, no_autocast
+from sds3d.priors.latent_codec import LatentCodec
+from sds3d.priors.loading import Network, load_network
 from sds3d.priors.memory import MemorySwitches, set_up_autoencoder, set_up_denoiser
 from sds3d.priors.text_encoders import READINGS, TextEncoders
 from sds3d.priors.text_store import TextStore
-from sds3d.priors.unet_prior import UNetPrior, check_unet, refusal, sized_picture
+from sds3d.priors.unet_prior import UNetPrior, check_unet, refusal
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 READING_OF = {None: "stable-diffusion", "text": "stable-diffusion", "text_time": "stable-diffusion-xl"}
@@ -38,10 +39,9 @@ class LatentDiffusionPrior(UNetPrior):
         super().__init__(folder=folder, **parts)
         self.autoencoder = autoencoder
         config = autoencoder.config
-        self.vae_dtype: torch.dtype = autoencoder.dtype
         self.image_size = self.metadata.image_size or self.unet.config["sample_size"] * _downscale(config)
         self.null_text = NULL_TEXT if folder.options.get("force_zeros_for_empty_prompt") else ""
-        self._scale, self._shift = (number.to(self.device) for number in latent_numbers(config))
+        self.codec = LatentCodec(autoencoder, self.device, self.image_size)
 
     @classmethod
     def from_folder(
@@ -73,7 +73,7 @@ class LatentDiffusionPrior(UNetPrior):
         Raises: AssetError if the folder is incomplete, broken, or of a kind this class does not run.
         """
         folder, device, switches = check_folder(path), torch.device(device), switches or MemorySwitches()
-        _check_supported(folder)
+        check_supported(folder)
         skipped = folder.metadata.clip_skip if clip_skip is None else clip_skip
         reading = READINGS[READING_OF[folder.configs["unet"].get("addition_embed_type")]]
         texts = TextEncoders(folder, reading, device, dtype, skipped, switches, store)
@@ -90,30 +90,11 @@ class LatentDiffusionPrior(UNetPrior):
 
     def encode(self, rgb: Tensor) -> Tensor:
         """Return z0 [B, C, h, w] float32 of `rgb` [B, H, W, 3] in [0, 1], differentiable in `rgb`."""
-        image = sized_picture(rgb, self.image_size)
-        with no_autocast(self.device):
-            encoded = self.autoencoder.encode(image.to(self.vae_dtype))
-        latents: Tensor = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-        return (latents.float() - self._shift) * self._scale
+        return self.codec.encode(rgb)
 
     def decode(self, z0: Tensor) -> Tensor:
         """Return [B, H, W, 3] float32 images of latents `z0`, about [0, 1], not clamped."""
-        latents = z0 / self._scale + self._shift
-        with no_autocast(self.device):
-            image: Tensor = self.autoencoder.decode(latents.to(self.vae_dtype)).sample
-        return (image.float() * 0.5 + 0.5).permute(0, 2, 3, 1)
-
-
-def latent_numbers(config: Any) -> tuple[Tensor, Tensor]:
-    """Return (scale, shift) with z0 = (E(x) - shift) scale, [1, C, 1, 1] or [1, 1, 1, 1] float32, of an autoencoder.
-
-    Either scaling_factor and shift_factor, or scaling_factor with latents_mean and latents_std of each channel.
-    """
-    scale = torch.tensor(float(config["scaling_factor"])).reshape(1, 1, 1, 1)
-    mean, spread = config.get("latents_mean"), config.get("latents_std")
-    if mean is not None and spread is not None:
-        return scale / torch.tensor(spread).reshape(1, -1, 1, 1), torch.tensor(mean).reshape(1, -1, 1, 1)
-    return scale, torch.tensor(float(config.get("shift_factor") or 0.0)).reshape(1, 1, 1, 1)
+        return self.codec.decode(z0)
 
 
 def _downscale(config: Any) -> int:
@@ -121,7 +102,7 @@ def _downscale(config: Any) -> int:
     return int(2 ** (len(blocks) - 1))
 
 
-def _check_supported(folder: PriorFolder) -> None:
+def check_supported(folder: PriorFolder) -> None:
     """Raise AssetError for folders that load but would be run wrongly by this class."""
     vae = folder.configs.get("vae", {})
     check_unet(folder, int(vae.get("latent_channels", 4)), tuple(READING_OF))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,12 @@ def load_tokenizer(kind: Any, path: Path) -> Any:
         with quiet_loading():
             return kind.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
-        first_line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        hint = ""
-        if (path / "spiece.model").is_file() and not (path / "tokenizer.json").is_file():
-            hint = " A 'spiece.model' needs one more package: pip install sentencepiece."
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+        only_pieces = (path / "spiece.model").is_file() and not (path / "tokenizer.json").is_file()
+        if only_pieces and not all(importlib.util.find_spec(name) for name in ("sentencepiece", "google")):
+            reason = "reading its 'spiece.model' needs two packages more; run: pip install sentencepiece protobuf"
         raise AssetError(
-            f"The tokenizer of the prior '{path.parent}' cannot be loaded: {first_line}. Restore its files.{hint}", path
+            f"The tokenizer of the prior '{path.parent}' cannot be loaded: {reason}. Else restore its files.", path
         ) from error
 
 

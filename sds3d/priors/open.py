@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,8 +15,9 @@ from sds3d import __version__
 from sds3d.config.prior import PriorConfig
 from sds3d.errors import ConfigError
 from sds3d.priors.base import Prior
-from sds3d.priors.folder import TEXT_ENCODERS, tokenizer_of
+from sds3d.priors.folder import TEXT_ENCODERS, check_folder, tokenizer_of
 from sds3d.priors.memory import MemorySwitches
+from sds3d.priors.single_file import unpacked
 from sds3d.priors.source import Source, check_prior
 from sds3d.priors.text_store import TextStore
 from sds3d.priors.video.settings import VideoSettings
@@ -121,11 +122,25 @@ def open_source(
             f"A model of family '{source.family}' does not know {keys}. Leave them out.",
             path=f"prior.{_KEYS[unknown[0]][0]}",
         )
+    if source.main.is_file() and source.family == "multi_view":
+        return _multi_view_file(source, config, device, dtype)
+    if source.main.is_file():
+        path = unpacked(source.path, source.others[-1].path)
+        source = replace(source, path=path, folder=check_folder(path))
     if loader.takes_store:
         arguments["store"] = _store(source, dtype, device)
     function: Any = functools.reduce(getattr, loader.function.split("."), importlib.import_module(loader.module))
     prior: Prior = function(source.main, device=device, dtype=dtype, **arguments)
     prior.has_camera = prior.has_camera and config.camera
+    return prior
+
+
+def _multi_view_file(source: Source, config: PriorConfig, device: torch.device, dtype: torch.dtype) -> Prior:
+    from sds3d.priors.mvdream.prior import MVDreamPrior
+
+    vae_dtype: torch.dtype = getattr(torch, config.vae_dtype)
+    prior = MVDreamPrior.from_checkpoint(source.path, source.others[-1].path, device, dtype, vae_dtype)
+    prior.has_camera = config.camera
     return prior
 
 
@@ -145,7 +160,8 @@ def remember_texts(prior: Prior, prompt: Prompt, roles: Iterable[TextRole]) -> N
     A text that is asked for later loads them again.
     """
     if isinstance(prior, HasTextEncoders):
-        prior.text(list(dict.fromkeys(text for role in roles for text in prompt.texts(role))))
+        texts = [text for role in roles for text in prompt.texts(role)]
+        prior.text(list(dict.fromkeys([prior.null_text, *texts])))
         prior.free_text_encoders()
 
 

@@ -18,8 +18,8 @@ from sds3d.priors.unet_prior import UNetPrior, check_unet, sized_picture
 class PixelCascadePrior(UNetPrior):
     """T5 encoder and UNet of DeepFloyd IF's stage I; "latents" are pictures [B, 3, 64, 64] in [-1, 1].
 
-    Source: DeepFloyd IF, run as diffusers' IFPipeline does: texts stripped and in lower case, 77 tokens, padding masked;
-    of the UNet's six output channels the last three (learned variance) are dropped.
+    Source: DeepFloyd IF, run as diffusers' IFPipeline does: texts stripped and in lower case, 77 tokens, padding
+    masked; of the UNet's six output channels the last three (learned variance) are dropped.
     Limits: stage I only; the enlarging stages are of no use for distillation at 64 pixels.
     """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,6 +15,9 @@ from sds3d.errors import ConfigError
 from sds3d.export.atomic import atomic_path
 from sds3d.priors.base import Prior, Query
 
+if TYPE_CHECKING:
+    from sds3d.config import PriorConfig
+
 LEAST_SIGNAL = 1e-3
 """Smallest alpha from which the clean image is computed: float32 keeps four digits of it there."""
 
@@ -22,7 +26,7 @@ LEAST_SIGNAL = 1e-3
 def sample_latents(
     prior: Prior,
     noise: Tensor,
-    text: str,
+    text: str | Sequence[str],
     cameras: Cameras,
     scale: float = 5.0,
     steps: int = 25,
@@ -32,13 +36,13 @@ def sample_latents(
 
     Args:
         noise: [B, C, h, w] standard normal latents to start from.
-        text: the prompt of all B samples.
+        text: the prompt of all B samples, or one for each.
         cameras: B cameras, heard by priors that listen to cameras.
         scale: guidance s in u + s (y - u); 1 means none.
         steps: network calls, evenly over the prior's time axis, at least 1.
         control: [B, K, H, W] condition pictures in [0, 1] for priors that take them.
-    Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), equation 12 with zero variance; for flow
-    models the same formula is an Euler step along the velocity.
+    Source: Song et al., Denoising Diffusion Implicit Models (arXiv 2010.02502), equation 12 with zero variance; for
+    flow models the same formula is an Euler step along the velocity.
     Deviation: where the last time has no signal left at all (zero terminal SNR, flow models) the clean image cannot be
     told from the noise prediction, so sampling starts at the last time with alpha of at least `LEAST_SIGNAL`.
     Raises: ConfigError if there are no steps.
@@ -46,7 +50,8 @@ def sample_latents(
     if steps < 1:
         raise ConfigError(f"The number of sampling steps is {steps}, but at least 1 is needed. Try 25.", "steps")
     batch = len(noise)
-    prompted, empty = (prior.text([words]).expand(batch, -1, -1) for words in (text, prior.null_text))
+    texts = [text] if isinstance(text, str) else list(text)
+    prompted, empty = (prior.text(words).expand(batch, -1, -1) for words in (texts, [prior.null_text]))
     features = prior.camera_features(cameras.to(noise.device))
     alphas = prior.alpha_sigma(torch.arange(prior.num_timesteps, device=noise.device))[0].flatten()
     last = int((alphas >= LEAST_SIGNAL).nonzero().max())
@@ -63,26 +68,71 @@ def sample_latents(
     return clean
 
 
-def sample_sheet(
-    folder: Path, prompts: Sequence[str], out: Path, views: int = 4, scale: float = 5.0, seed: int = 0
-) -> Path:
-    """Write a PNG with a row a prompt and a column an azimuth (0 is the front), drawn by the prior in `folder`.
+@torch.no_grad()
+def sample_views(
+    prior: Prior,
+    text: str | Sequence[str],
+    cameras: Cameras,
+    generator: torch.Generator,
+    scale: float = 5.0,
+    steps: int = 25,
+) -> Tensor:
+    """Return pictures [B, S, S, 3] in [0, 1] of one object from B `cameras` evenly around it (a `turntable`).
 
-    A prior that listens to cameras gets the same noise in every column, so that only the camera differs.
+    A prior that looks at groups of views gets groups of cameras 360 / group degrees apart, drawn jointly from
+    independent noise, as it was trained. A prior that only listens to cameras gets the same noise everywhere, so that
+    only the camera differs. Any other prior draws B pictures that know nothing of each other.
+
+    Args:
+        generator: CPU generator of the noise, the same on every device.
+        text, scale, steps: see `sample_latents`.
+    Raises: ConfigError if the cameras are no whole number of groups.
+    """
+    views, group = len(cameras), prior.group_views
+    if views % group:
+        raise ConfigError(
+            f"{views} views were asked for, but this prior draws {group} views together. Ask for {group} or another "
+            f"multiple of {group}.",
+            path="views",
+        )
+    shape = prior.latent_shape()
+    is_common = prior.has_camera and group == 1
+    noise = torch.randn(1 if is_common else views, *shape, generator=generator).expand(views, *shape).to(prior.device)
+    order = torch.arange(views).view(group, -1).t().flatten()  # of 8 views in groups of 4: 0 2 4 6, 1 3 5 7
+    texts = text if isinstance(text, str) else [text[index] for index in order.tolist()]
+    latents = sample_latents(prior, noise, texts, cameras[order], scale, steps)
+    return prior.decode(latents[order.argsort().to(latents.device)]).clamp(0.0, 1.0)
+
+
+def sample_sheet(
+    model: PriorConfig | str | Path,
+    prompts: Sequence[str],
+    out: Path,
+    views: int = 4,
+    scale: float = 5.0,
+    seed: int = 0,
+    steps: int = 25,
+    device: torch.device | str = "cpu",
+) -> Path:
+    """Write a PNG with a row a prompt and a column an azimuth (0 is the front), drawn by the prior `model`.
+
+    Args:
+        model: what `sds3d.priors.open.open_prior` opens.
+        views, scale, steps: see `sample_latents`; models that look at groups of views need whole groups.
+        seed: of the noise, which is drawn on the CPU: the same on every device.
+    See `sample_views` for what the columns have in common.
     """
     from PIL import Image
 
     from sds3d.priors.open import open_prior
 
-    prior = open_prior(folder)
+    prior = open_prior(model, device)
     cameras = turntable(views, prior.image_size)
-    shape = prior.encode(torch.full((1, prior.image_size, prior.image_size, 3), 0.5)).shape[1:]
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for prompt in prompts:
-        noise = torch.randn(1 if prior.has_camera else views, *shape, generator=generator).expand(views, *shape)
-        images = prior.decode(sample_latents(prior, noise, prompt, cameras, scale))
-        rows.append(torch.cat(list(images.clamp(0, 1)), dim=1))  # views side by side: [H, views * W, 3]
+        images = sample_views(prior, prompt, cameras, generator, scale, steps)
+        rows.append(torch.cat(list(images.cpu()), dim=1))  # views side by side: [H, views * W, 3]
     pixels = (torch.cat(rows) * 255).round().byte().numpy()
     with atomic_path(out) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG")

@@ -6,9 +6,9 @@ of a foreign kind. Nothing is downloaded; `sds3d.priors.fetch` does that.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
-import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,17 @@ from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError, ConfigError
 from sds3d.priors.assemble import assembled
 from sds3d.priors.catalog import PARTS_OF_PRIORS, Entry, Family, find_entry, suggest
-from sds3d.priors.folder import PriorFolder, check_folder, check_safetensors
+from sds3d.priors.folder import PriorFolder, check_folder
 from sds3d.priors.places import PROGRAM, here, missing, place_of, snapshot
+from sds3d.priors.single_file import PICKLES, check_file
 
 if TYPE_CHECKING:
     from sds3d.config import PriorConfig
 
+CHECKSUMS = "SHA256SUMS"
+"""Optional file of a prior folder with the output of `sha256sum`."""
 SOURCE_FILE = "source.json"
 """Written by `fetch --to` beside the weights: name, hub id, revision and licence."""
-PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 
 PIPELINES: dict[str, Family] = {
     "StableDiffusionPipeline": "latent_diffusion",
@@ -56,14 +58,6 @@ NETWORKS: dict[str, Family] = {
 }
 """Class of a folder that holds a single network -> family."""
 
-LAYOUTS: dict[str, tuple[str, str]] = {
-    "model.diffusion_model.camera_embed.0.weight": ("multi_view", "sd21-base"),
-    "conditioner.embedders.1.model.ln_final.weight": ("latent_diffusion", "sdxl"),
-    "cond_stage_model.model.ln_final.weight": ("latent_diffusion", "sd21-base"),
-    "cond_stage_model.transformer.text_model.final_layer_norm.weight": ("latent_diffusion", "sd15"),
-}
-"""A tensor only this kind of single file has -> family, and the catalog's model whose configuration it shares."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -74,7 +68,7 @@ class Source:
         path: folder, or single file.
         family: which class runs it.
         licence: of the weights, or "not stated".
-        revision: commit of the hub, "" if unknown.
+        revision: commit of the hub, or digest of the folder's SHA256SUMS; "" if there is neither.
         entry: the catalog's entry, or None.
         folder: parts of a pipeline folder; None for a single file or network.
         base: catalog name of the model a single file takes configuration and tokenizer from; "" for folders.
@@ -203,7 +197,7 @@ def _checked(name: str, path: Path, entry: Entry | None) -> Source:
     licence = str(said.get("licence") or (entry.licence if entry is not None else ""))
     revision = str(said.get("revision") or _commit(path))
     if path.is_file():
-        family, base = _check_file(path)
+        family, base = check_file(path)
         licence = licence or "not stated"
         return Source(name=name, path=path, family=family, licence=licence, revision=revision, entry=entry, base=base)
     try:
@@ -265,34 +259,6 @@ def _no_model(folder: Path) -> str:
     return f"The folder '{folder}' holds no model: it lacks the file 'model_index.json'. {hint}"
 
 
-def _check_file(file: Path) -> tuple[Family, str]:
-    """Return family and base of a single file. Raises: AssetError if it is pickled, cut short or of a foreign kind."""
-    if file.suffix != ".safetensors":
-        is_pickle = file.suffix in PICKLES or file.read_bytes()[:2] in (b"PK", b"\x80\x02", b"\x80\x04")
-        what = "is a pickle file, which can run any program when it is opened" if is_pickle else "is no model"
-        raise AssetError(
-            f"'{file}' {what}; only .safetensors files and diffusers folders are loaded. Get the model in safetensors "
-            f"format, or a name of the catalog: '{PROGRAM} fetch --list'.",
-            file,
-        )
-    check_safetensors(file)
-    names = _tensor_names(file)
-    for tensor, (family, base) in LAYOUTS.items():
-        if tensor in names:
-            return family, base  # type: ignore[return-value]
-    raise AssetError(
-        f"The file '{file}' is not a whole Stable Diffusion 1.x, 2.x, XL or MVDream model in the layout of its makers "
-        f"(it holds {len(names)} tensors, the first being '{min(names, default='')}'). Give a diffusers folder instead.",
-        file,
-    )
-
-
-def _tensor_names(file: Path) -> frozenset[str]:
-    with file.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-        return frozenset(json.loads(stream.read(length))) - {"__metadata__"}
-
-
 def _entry_of(path: Path) -> Entry | None:
     """Return the catalog's entry of a folder inside the hub's cache or written by `fetch --to`, else None."""
     if path.resolve() == shipped("assets", "priors", "toybox").resolve():
@@ -303,8 +269,12 @@ def _entry_of(path: Path) -> Entry | None:
 
 
 def _commit(path: Path) -> str:
+    """Return the commit of a folder in the hub's cache, a digest of a folder's list of checksums, or ""."""
     found = re.search(r"snapshots[/\\]([^/\\]+)", str(path))
-    return found.group(1) if found else ""
+    if found:
+        return found.group(1)
+    sums = path / CHECKSUMS
+    return f"sums-{hashlib.sha256(sums.read_bytes()).hexdigest()[:12]}" if sums.is_file() else ""
 
 
 def _read_source(path: Path) -> dict[str, Any]:

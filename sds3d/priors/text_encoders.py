@@ -78,11 +78,16 @@ class TextEncoders:
         self.tokenizers = [self._tokenizer(part) for part in self.parts]
         self.limits = [self._limit(*pair) for pair in zip(self.parts, self.tokenizers, strict=True)]
         self.networks: list[Network] = []
+        self._checked: set[str] = set()
         self.store = store or TextStore.of_folder(folder.path, self._files(), dtype, device, self._how())
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return [n, rows, dim] embeddings of n texts, from the store where it knows them."""
-        return self.store.get([self._clean(text) for text in texts], self._encode_all)
+        texts = [self._clean(text) for text in texts]
+        for text in set(texts) - self._checked:  # also those on disk: the user of a second run wants to know as well
+            warn_if_cut(self.tokenizers[0], text, self.limits[0])
+            self._checked.add(text)
+        return self.store.get(texts, self._encode_all)
 
     def load(self) -> None:
         """Load the encoders that are not in memory. Raises: AssetError if one is broken."""
@@ -113,9 +118,16 @@ class TextEncoders:
                 answer = network(tokens.input_ids.to(self.device), **mask, output_hidden_states=True)
             states.append(_states(network, answer, self.reading.layer, self.clip_skip))
             pooled = getattr(answer, "text_embeds", pooled)
-        warn_if_cut(self.tokenizers[0], text, self.limits[0])
         joined = torch.cat(states, dim=-1).to(self.dtype)
-        return (pack(joined, pooled) if self.reading.pools and pooled is not None else joined)[0]
+        if not self.reading.pools:
+            return joined[0]
+        if pooled is None:
+            raise AssetError(
+                f"The {self.parts[-1]} of the prior '{self._folder.path}' has no pooled vector, which this family needs; "
+                "it must be a CLIPTextModelWithProjection. Restore model_index.json from its source.",
+                self._folder.path,
+            )
+        return pack(joined, pooled)[0]
 
     def _is_masked(self, network: Network) -> bool:
         return self.reading.masked or bool(getattr(network.config, "use_attention_mask", False))

@@ -14,6 +14,9 @@ from sds3d.errors import AssetError
 
 Value = TypeVar("Value")
 
+VIEWS = 4
+"""Views of a group in the published models."""
+
 PREFIXES = ("model.diffusion_model.", "unet.", "")
 """Where published files keep the UNet: bytedance's checkpoints, KokeCacao/mvdream-hf, ashawkey/mvdream-sd2.1-diffusers."""
 

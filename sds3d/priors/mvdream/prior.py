@@ -18,16 +18,13 @@ from sds3d.priors.folder import PriorFolder, check_folder, check_safetensors
 from sds3d.priors.latent_diffusion import LatentDiffusionPrior
 from sds3d.priors.loading import freeze, load_network
 from sds3d.priors.memory import MemorySwitches, set_up_autoencoder, set_up_denoiser
-from sds3d.priors.mvdream.keys import unet_part
+from sds3d.priors.mvdream.keys import VIEWS, unet_part
 from sds3d.priors.mvdream.unet import PUBLISHED_CLASSES, build_unet, published_config
 from sds3d.priors.parametrisation import output_to_epsilon
 from sds3d.priors.text_encoders import READINGS, TextEncoders
 
 if TYPE_CHECKING:
     from sds3d.priors.score_network import ScoreNetwork
-
-VIEWS = 4
-"""Views of a group in the published models."""
 
 
 class MVDreamPrior(Prior):
@@ -74,6 +71,8 @@ class MVDreamPrior(Prior):
                 folder.path,
             )
         weights = _read(folder.weights["unet"])
+        if "model_channels" not in config:  # some copies say no more than the class
+            config = _config_of(weights)
         return cls._assembled(folder, config, weights, device, dtype, vae_dtype, switches)
 
     @classmethod
@@ -104,8 +103,7 @@ class MVDreamPrior(Prior):
             )
         check_safetensors(checkpoint)
         weights = _read((checkpoint,))
-        found = {name: tuple(weights[there].shape) for name, there in unet_part(weights).items()}
-        return cls._assembled(check_folder(base), published_config(found), weights, device, dtype, vae_dtype, switches)
+        return cls._assembled(check_folder(base), _config_of(weights), weights, device, dtype, vae_dtype, switches)
 
     @classmethod
     def _assembled(
@@ -197,6 +195,11 @@ def check_groups(z_t: Tensor, group_views: int) -> None:
             f"(set cameras.views to {group_views}, {2 * group_views}, ...)",
             tuple(z_t.shape),
         )
+
+
+def _config_of(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the configuration of the published model that has these weights, told by their shapes."""
+    return published_config({name: tuple(weights[there].shape) for name, there in unet_part(weights).items()})
 
 
 def _read(files: Sequence[Path]) -> dict[str, Tensor]:

@@ -113,10 +113,10 @@ def diffusers_config(published: Mapping[str, Any]) -> dict[str, Any]:
             f"The configuration of MVDream's UNet cannot be used: {error}. It must hold the keys of bytedance's "
             "sd-v2-base.yaml (unet_config.params); restore the file from its source."
         ) from error
-    if published.get("ip_dim") or not isinstance(published["num_res_blocks"], int):
+    if published.get("ip_dim"):
         raise AssetError(
-            "The configuration asks for image prompts ('ip_dim') or levels of different depth, which MVDream does not "
-            "have. ImageDream is not supported; give a folder of MVDream."
+            f"The configuration asks for image prompts ('ip_dim' is {published['ip_dim']}), which MVDream does not have. "
+            "ImageDream is not supported; give a folder of MVDream."
         )
     return {
         **arguments,

@@ -84,6 +84,7 @@ class VideoPrior(ABC):
         device: where its tensors live; inputs must live there too.
         hears_text: False for priors that only animate a picture; their text says "condition" or "no condition".
         needs_first_frame: whether `Query.control` must be there.
+        null_text: the text that means "unprompted".
     """
 
     name: str
@@ -94,6 +95,7 @@ class VideoPrior(ABC):
     device: torch.device
     hears_text: bool = True
     needs_first_frame: bool = False
+    null_text: str = ""
 
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
@@ -114,6 +116,9 @@ class VideoPrior(ABC):
     @abstractmethod
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the noise prediction (epsilon form, float32, no graph) of each query, in one batched network call."""
+
+    def free_text_encoders(self) -> None:  # noqa: B027  (there may be none)
+        """Forget the text encoders, not the embeddings; a new text loads them again."""
 
     def latent_frames(self, frames: int) -> int:
         """Return the number f of latent frames of a clip of `frames`."""

@@ -22,6 +22,7 @@ from sds3d.priors.text_encoders import TextEncoders
 from sds3d.priors.video.base import FrameRule, VideoPrior, resized
 from sds3d.priors.video.codec import ClipCodec
 from sds3d.priors.video.families import Family
+from sds3d.priors.video.first_frame import check_can_start, each_picture, with_first
 from sds3d.priors.video.levels import video_levels
 from sds3d.priors.video.settings import VideoSettings
 from sds3d.priors.video.words import READINGS, T5Words
@@ -57,6 +58,7 @@ class DiffusersVideoPrior(VideoPrior):
         folder, settings = opened.folder, opened.settings
         self.name, self.device, self.dtype = str(folder.path.name), opened.device, opened.dtype
         self.folder, self.settings, self.network, self.words = folder, settings, network, words
+        self._gates: dict[tuple[bool, ...], Tensor] = {}
         is_causal = self.family.autoencoder not in ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
         self.codec = ClipCodec(autoencoder, is_causal, self.device, settings.chunk)
         self.frame_rule = self.rule()
@@ -68,6 +70,8 @@ class DiffusersVideoPrior(VideoPrior):
         levels, times = video_levels(self.family.noise, scheduler, self._tokens())
         self.levels, self.times = levels.to(self.device), times.to(self.device)
         self.num_timesteps = len(levels)
+        self.starts_given = check_can_start(self.name, settings.from_first_frame, self.has_token_times())
+        self.needs_first_frame = self.needs_first_frame or self.starts_given
 
     @classmethod
     def from_folder(
@@ -143,9 +147,17 @@ class DiffusersVideoPrior(VideoPrior):
         """Return the side in latent pixels of the patches that become tokens, which sizes must be multiples of."""
         return 1
 
+    def has_token_times(self) -> bool:
+        """Return whether frames of one clip can have different times."""
+        return False
+
     def picture_conditions(self, queries: Sequence[Query]) -> Any:
-        """Return what the network is told about first frames, for all queries together."""
-        return None
+        """Return what the network is told about first frames, for all queries together: clean latents, or None."""
+        return each_picture(queries, lambda first: (self.first_latents(first),)) if self.starts_given else None
+
+    def first_latents(self, first: Tensor) -> Tensor:
+        """Return z0 [B, C, 1, h, w] of first frames [B, 3, H, W] in [0, 1]."""
+        return self.codec.encode(resized(first.permute(0, 2, 3, 1)[:, None], self.size))
 
     # ---- the protocol
 
@@ -168,10 +180,13 @@ class DiffusersVideoPrior(VideoPrior):
 
         A model without text returns [n, 1, 1]: 0 for the empty text, "no condition", and 1 for every other.
         """
-        if self.words is None:
-            gates = [[[float(bool(text.strip()))]] for text in texts]
-            return torch.tensor(gates, device=self.device, dtype=self.dtype)
-        return self.words(texts)
+        if self.words is not None:
+            return self.words(texts)
+        key = tuple(bool(text.strip()) for text in texts)
+        if key not in self._gates:  # made once: numbers on their way to a card hold up the step
+            gates = torch.tensor(key, device=self.device, dtype=self.dtype)
+            self._gates[key] = gates[:, None, None]
+        return self._gates[key]
 
     @torch.no_grad()
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
@@ -180,20 +195,29 @@ class DiffusersVideoPrior(VideoPrior):
         With `settings.one_by_one` it is one call a query, which needs less memory.
         """
         self.check_queries(queries)
-        if self.words is not None:
-            self.words.free()
+        self.free_text_encoders()
         if self.settings.one_by_one:
             return [self._predicted([query])[0] for query in queries]
         return self._predicted(queries)
 
+    def free_text_encoders(self) -> None:
+        """Forget the text encoder, not the embeddings; a new text loads it again."""
+        if self.words is not None:
+            self.words.free()
+
     def _predicted(self, queries: Sequence[Query]) -> list[Tensor]:
+        asked = stack_queries([replace(query, control=None) for query in queries])
+        alpha, sigma = self.alpha_sigma(asked.t)
+        z = asked.z_t.float()
         with no_autocast(self.device):
             pictures = self.picture_conditions(queries)
-            asked = stack_queries([replace(query, control=None) for query in queries])
-            text, z = asked.text.to(self.dtype), asked.z_t.to(self.dtype)
-            output = self.output(z, self.times[asked.t], text, pictures).float()
-        alpha, sigma = self.alpha_sigma(asked.t)
-        return split_like(output_to_epsilon(output, asked.z_t.float(), alpha, sigma, self.parametrisation), queries)
+            shown = with_first(z, pictures[0]) if self.starts_given else z
+            told = (self.times[asked.t], asked.text.to(self.dtype), pictures)
+            output = self.output(shown.to(self.dtype), *told).float()
+        epsilon = output_to_epsilon(output, shown, alpha, sigma, self.parametrisation)
+        if self.starts_given:  # a frame that is known has this noise, whatever the words
+            epsilon = with_first(epsilon, (z[:, :, :1] - alpha * pictures[0]) / sigma)
+        return split_like(epsilon, queries)
 
     def _tokens(self) -> int:
         """Return the number of tokens of a clip."""

@@ -55,6 +55,7 @@ class FoldedPrior(Prior):
         self.video, self.frames = video, video.frame_rule.check(frames, video.name)
         self.latent_frames = video.latent_frames(frames)
         self.device, self.num_timesteps, self.image_size = video.device, video.num_timesteps, video.size[0]
+        self.null_text = video.null_text
         self.first_frames: Tensor | None = None
         self.gradient_filter: Filter | None = None
 

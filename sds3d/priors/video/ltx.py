@@ -9,17 +9,25 @@ from torch import Tensor
 from sds3d.priors.packing import unpack
 from sds3d.priors.video.diffusion import DiffusersVideoPrior
 from sds3d.priors.video.families import LTX
+from sds3d.priors.video.first_frame import token_times
 from sds3d.priors.video.words import T5Words
 
 
 class LTXPrior(DiffusersVideoPrior):
-    """LTX-Video text-to-video. Source: arXiv 2501.00103; diffusers' LTXPipeline. Limits: no image conditions."""
+    """LTX-Video, from text or with `settings.from_first_frame` from a picture as well.
+
+    Source: arXiv 2501.00103; diffusers' LTXPipeline and LTXImageToVideoPipeline.
+    """
 
     family = LTX
 
     def patch(self) -> int:
         """Return the side of the transformer's patches."""
         return int(self.network.config["patch_size"])
+
+    def has_token_times(self) -> bool:
+        """Return that each token may have a time of its own."""
+        return True
 
     def output(self, z: Tensor, times: Tensor, text: Tensor, pictures: Any) -> Tensor:
         """Return the velocity [B, C, f, h, w]; the network time is 1000 sigma."""
@@ -28,6 +36,7 @@ class LTXPrior(DiffusersVideoPrior):
         side, depth = self.patch(), int(self.network.config["patch_size_t"])
         size = (z.shape[2] // depth, z.shape[3] // side, z.shape[4] // side)
         pixels = self.codec.space_stride
+        times = token_times(times, z, side, depth, is_given=True) if self.starts_given else times
         answer = self.network(
             hidden_states=pack_latents(z, side, depth),
             encoder_hidden_states=tokens,

@@ -21,6 +21,10 @@ class VideoSettings(BaseModel):
     )
     motion_bucket: int = Field(default=127, ge=0, le=255, description="how much SVD is told that moves")
     noise_augmentation: float = Field(default=0.02, ge=0, le=1, description="noise on SVD's first frame")
+    from_first_frame: bool = Field(
+        default=False,
+        description="animate the first frame of the clip, which is then given and learns nothing (LTX, Wan 2.2 5B)",
+    )
     experts: Literal["both", "high", "low"] = Field(
         default="both",
         description="networks of a two-expert Wan 2.2 that are loaded; high or low halves memory and time, but then "

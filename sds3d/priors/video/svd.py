@@ -15,9 +15,7 @@ from sds3d.priors.video.base import resized
 from sds3d.priors.video.codec import ClipCodec
 from sds3d.priors.video.diffusion import DiffusersVideoPrior, Opened, Words
 from sds3d.priors.video.families import SVD
-
-CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and spread of CLIP's training pictures, for folders without feature_extractor (openai/CLIP, clip.py)."""
+from sds3d.priors.video.first_frame import CLIP_MEAN, CLIP_STD, ClipView, each_picture
 
 Pictures = tuple[Tensor, Tensor]
 """First frames as the network sees them: latents [B, C, h, w] and embeddings [B, 1, D]."""
@@ -46,10 +44,7 @@ class SVDPrior(DiffusersVideoPrior):
         encoder = load_network(CLIPVisionModelWithProjection, path, opened.dtype, variant)
         self.image_encoder = place(encoder, self.device, opened.switches)
         self.picture_codec = ClipCodec(autoencoder, False, self.device)
-        mean, spread = _statistics(opened)
-        self._clip_mean, self._clip_std = (
-            torch.tensor(row, device=self.device).reshape(1, 3, 1, 1) for row in (mean, spread)
-        )
+        self._view = ClipView(int(self.image_encoder.config.image_size), self.device, *_statistics(opened))
         noise = torch.randn(1, 3, 1, *self.size, generator=torch.Generator().manual_seed(0))
         self._noise = (noise * self.settings.noise_augmentation).to(self.device)
         told = (self.fps - 1.0, self.settings.motion_bucket, self.settings.noise_augmentation)
@@ -71,12 +66,8 @@ class SVDPrior(DiffusersVideoPrior):
 
     def picture_conditions(self, queries: Sequence[Query]) -> Pictures:
         """Return latents and embeddings of all first frames; a picture that several queries share is encoded once."""
-        known: dict[int, Pictures] = {}
-        for query in queries:
-            if query.control is not None and id(query.control) not in known:
-                known[id(query.control)] = self._seen(query.control)
-        rows = [known[id(query.control)] for query in queries]
-        return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
+        latents, embeddings = each_picture(queries, self._seen)
+        return latents, embeddings
 
     def _seen(self, first: Tensor) -> Pictures:
         """Return latents [B, C, h, w] and embeddings [B, 1, D] of first frames [B, 3, H, W] in [0, 1]."""
@@ -86,9 +77,9 @@ class SVDPrior(DiffusersVideoPrior):
 
         image = resized(first.permute(0, 2, 3, 1)[:, None], self.size)  # [B, 3, 1, h, w] in [-1, 1]
         latents = self.picture_codec.raw(image + self._noise)[:, :, 0]
-        side = int(self.image_encoder.config.image_size)
-        small = _resize_with_antialiasing(first.float() * 2.0 - 1.0, (side, side)) * 0.5 + 0.5
-        normal = ((small - self._clip_mean) / self._clip_std).to(self.dtype)
+        size = (self._view.side, self._view.side)
+        small = _resize_with_antialiasing(first.float() * 2.0 - 1.0, size) * 0.5 + 0.5
+        normal = self._view.normalise(small).to(self.dtype)
         embeddings: Tensor = self.image_encoder(normal).image_embeds
         return latents.to(self.dtype), embeddings[:, None].to(self.dtype)
 

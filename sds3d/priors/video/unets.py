@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -62,8 +63,8 @@ class AnimateDiffPrior(DiffusersVideoPrior):
             )
         from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
-        variant = check_network(opened.settings.motion_adapter, "MotionAdapter")[1]
-        adapter = load_network(MotionAdapter, opened.settings.motion_adapter, opened.dtype, variant)
+        path = Path(opened.settings.motion_adapter)
+        adapter = load_network(MotionAdapter, path, opened.dtype, check_network(path, "MotionAdapter")[1])
         pictures = load_network(
             UNet2DConditionModel, opened.folder.path / "unet", opened.dtype, opened.folder.variants["unet"]
         )

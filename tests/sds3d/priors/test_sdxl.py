@@ -106,7 +106,7 @@ def test_latents_have_the_scale_of_the_configuration(prior: LatentDiffusionPrior
 
 def test_an_autoencoder_that_overflows_in_float16_runs_in_float32(sdxl_folder: Path, tmp_path: Path) -> None:
     asked = LatentDiffusionPrior.from_folder(sdxl_folder, vae_dtype=torch.float16)
-    assert asked.autoencoder.dtype == asked.vae_dtype == torch.float32
+    assert asked.autoencoder.dtype == asked.codec.dtype == torch.float32
     safe = shutil.copytree(sdxl_folder, tmp_path / "safe")
     config = json.loads((safe / "vae/config.json").read_text())
     (safe / "vae/config.json").write_text(json.dumps(config | {"force_upcast": False}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -68,12 +69,16 @@ def test_with_a_store_that_knows_all_texts_no_encoder_is_read(
 
     first = kind.from_folder(folder, store=store())
     expected = first.text(["a red mug", ""])
+    with pytest.warns(PromptCutWarning):
+        first.text([LONG])
     first.free_text_encoders()
     assert not first.text_encoders.networks
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "text_encoder" / "config.json").write_text((copy / "unet" / "config.json").read_text())
     second = kind.from_folder(copy, store=store())
     assert torch.equal(second.text(["", "a red mug"]), expected.flip(0))
+    with pytest.warns(PromptCutWarning):
+        second.text([LONG])  # said again, though nothing is encoded
     with pytest.raises(AssetError, match="text_encoder of the prior"):
         second.text(["something new"])
 
@@ -102,12 +107,25 @@ def test_a_foreign_encoder_is_refused(sd_folder: Path, tmp_path: Path) -> None:
         LatentDiffusionPrior.from_folder(folder)
 
 
+def test_an_encoder_without_a_pooled_vector_is_refused(sdxl_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(sdxl_folder, tmp_path / "p")
+    shutil.rmtree(folder / "text_encoder_2")
+    shutil.copytree(sdxl_folder / "text_encoder", folder / "text_encoder_2")
+    config = json.loads((folder / "text_encoder_2/config.json").read_text())
+    (folder / "text_encoder_2/config.json").write_text(json.dumps(config | {"projection_dim": 20}))
+    index = folder / "model_index.json"
+    index.write_text(index.read_text().replace("CLIPTextModelWithProjection", "CLIPTextModel"))
+    prior = LatentDiffusionPrior.from_folder(folder)
+    with pytest.raises(AssetError, match=r"text_encoder_2 of the prior .* has no pooled vector"):
+        prior.text(["a mug"])
+
+
 def test_a_sentencepiece_file_without_its_package_says_what_to_install(tmp_path: Path) -> None:
     class Tokenizer:
         @staticmethod
         def from_pretrained(*_: object, **__: object) -> None:
-            raise ImportError("T5Tokenizer requires the SentencePiece library")
+            raise ImportError("`tiktoken` is required")
 
     (tmp_path / "spiece.model").write_bytes(b"")
-    with pytest.raises(AssetError, match=r"requires the SentencePiece library.*pip install sentencepiece"):
+    with pytest.raises(AssetError, match="pip install sentencepiece protobuf"):
         load_tokenizer(Tokenizer, tmp_path)

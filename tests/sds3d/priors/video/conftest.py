@@ -28,6 +28,11 @@ SETTINGS = {
     "wan": VideoSettings(frames=5, height=32, width=48),
     "wan-experts": VideoSettings(frames=5, height=32, width=32),
     "wan-tokens": VideoSettings(frames=5, height=32, width=32),
+    "wan-first": VideoSettings(frames=5, height=32, width=48, from_first_frame=True),
+    "wan-i2v": VideoSettings(frames=5, height=32, width=48),
+    "wan-i2v-clip": VideoSettings(frames=5, height=32, width=32),
+    "cogvideox-i2v": VideoSettings(frames=9, height=16, width=24),
+    "ltx-first": VideoSettings(frames=9, height=64, width=32, from_first_frame=True),
     "cogvideox": VideoSettings(frames=9),
     "cogvideox-rotary": VideoSettings(frames=9, height=16, width=24),
     "cogvideox-1.5": VideoSettings(frames=9, height=16, width=24),
@@ -194,9 +199,24 @@ def _animatediff(folder: Path) -> None:
     adapter.save_pretrained(folder.with_name(folder.name + "-adapter"))
 
 
+def _vision(kind: str) -> Any:
+    import transformers
+
+    vision = transformers.CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=112,
+        projection_dim=16,
+    )
+    return getattr(transformers, kind)(vision)
+
+
 def _svd(folder: Path) -> None:
     from diffusers import UNetSpatioTemporalConditionModel
-    from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessor
 
     unet = UNetSpatioTemporalConditionModel(
         sample_size=8,
@@ -210,15 +230,6 @@ def _svd(folder: Path) -> None:
         down_block_types=("CrossAttnDownBlockSpatioTemporal", "DownBlockSpatioTemporal"),
         up_block_types=("UpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
     )
-    vision = CLIPVisionConfig(
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        image_size=224,
-        patch_size=112,
-        projection_dim=16,
-    )
     scheduler = {
         "_class_name": "EulerDiscreteScheduler",
         **BETAS,
@@ -231,18 +242,18 @@ def _svd(folder: Path) -> None:
         "steps_offset": 1,
     }
     vae = _autoencoder("AutoencoderKLTemporalDecoder")
-    parts = {"image_encoder": CLIPVisionModelWithProjection(vision), "feature_extractor": CLIPImageProcessor()}
+    parts = {"image_encoder": _vision("CLIPVisionModelWithProjection"), "feature_extractor": CLIPImageProcessor()}
     _save(folder, scheduler, unet=unet, vae=vae, **parts)
 
 
-def _wan(folder: Path, index: dict[str, Any] | None = None) -> None:
+def _wan(folder: Path, index: dict[str, Any] | None = None, sees: bool = False, **changes: Any) -> None:
     from diffusers import AutoencoderKLWan, WanTransformer3DModel
 
     def transformer() -> Any:
         return WanTransformer3DModel(
             num_attention_heads=2,
             attention_head_dim=12,
-            in_channels=4,
+            **{"in_channels": 4, **changes},
             out_channels=4,
             text_dim=16,
             freq_dim=16,
@@ -263,6 +274,8 @@ def _wan(folder: Path, index: dict[str, Any] | None = None) -> None:
     scheduler = {"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True, "flow_shift": 3.0}
     scheduler |= {"prediction_type": "flow_prediction", "num_train_timesteps": 1000}
     second = {"transformer_2": transformer()} if index and "boundary_ratio" in index else {}
+    if sees:
+        second |= {"image_encoder": _vision("CLIPVisionModel")}
     _save(folder, scheduler, index, transformer=transformer(), vae=vae, **second, **_t5_text(is_multilingual=True))
 
 
@@ -272,7 +285,7 @@ def _cogvideox(folder: Path, **changes: Any) -> None:
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2,
         attention_head_dim=16,
-        in_channels=4,
+        **{"in_channels": 4, **changes},
         out_channels=4,
         time_embed_dim=8,
         text_embed_dim=16,
@@ -281,7 +294,6 @@ def _cogvideox(folder: Path, **changes: Any) -> None:
         sample_height=4,
         sample_frames=9,
         max_text_seq_length=226,
-        **changes,
     )
     vae = AutoencoderKLCogVideoX(
         block_out_channels=(8, 8, 8),
@@ -332,6 +344,13 @@ _PIPELINES: dict[str, Callable[[Path], None]] = {
     "wan": _wan,
     "wan-experts": lambda folder: _wan(folder, {"boundary_ratio": 0.875}),
     "wan-tokens": lambda folder: _wan(folder, {"expand_timesteps": True}),
+    "wan-first": lambda folder: _wan(folder, {"expand_timesteps": True}),
+    "wan-i2v": lambda folder: _wan(folder, in_channels=12),
+    "wan-i2v-clip": lambda folder: _wan(
+        folder, sees=True, in_channels=12, image_dim=16, added_kv_proj_dim=24, pos_embed_seq_len=None
+    ),
+    "cogvideox-i2v": lambda folder: _cogvideox(folder, use_rotary_positional_embeddings=True, in_channels=8),
+    "ltx-first": _ltx,
     "cogvideox": _cogvideox,
     "cogvideox-rotary": lambda folder: _cogvideox(folder, use_rotary_positional_embeddings=True),
     "cogvideox-1.5": lambda folder: _cogvideox(folder, use_rotary_positional_embeddings=True, patch_size_t=2),

@@ -72,7 +72,7 @@ def test_nothing_is_trained_and_the_text_encoder_goes(prior: DiffusersVideoPrior
     z_t = asked.z_t.requires_grad_()
     (answer,) = prior.predict([Query(z_t=z_t, t=asked.t, text=asked.text, control=asked.control)])
     assert not answer.requires_grad
-    networks = [prior.network, prior.codec.autoencoder, getattr(prior, "image_encoder", prior.network)]
+    networks = [prior.network, prior.codec.autoencoder, getattr(prior, "image_encoder", None) or prior.network]
     for network in networks:
         assert not network.training and not any(p.requires_grad for p in network.parameters())
     if prior.words is not None:
