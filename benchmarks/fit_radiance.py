@@ -43,7 +43,7 @@ LAMP = (0.5, 0.3, 0.8)
 DISTANCE, FOV_DEG = 2.5, 45.0
 FINAL_RATE = 0.1
 """All learning rates fall to this share of themselves, geometrically."""
-RATES = {"encoding": 0.02, "network": 0.01, "background": 0.001, "sharpness": 0.015}
+RATES = {"encoding": 0.02, "network": 0.01, "background": 0.001, "sharpness": 0.02}
 WEIGHTS = {"eikonal": 0.01, "entropy": 0.001}
 Array = NDArray[np.float32]
 Renderer = NerfRenderer | SdfRenderer
@@ -98,7 +98,7 @@ def fresh(kind: str, seed: int = 0) -> Renderer:
         )
         return nerf_renderer(config, generator)
     return sdf_renderer(
-        SdfConfig(encoding=encoding, sampling=sampling, rule=kind, sharpness=40.0, init_radius=0.6), generator
+        SdfConfig(encoding=encoding, sampling=sampling, rule=kind, sharpness=60.0, init_radius=0.6), generator
     )
 
 
@@ -195,24 +195,32 @@ def mesh_pictures(mesh: Mesh, cameras: Cameras) -> Tensor:
     return torch.from_numpy(np.stack(images))
 
 
+def measure(
+    kind: str, mesh: ToyMesh, size: int, count: int, steps: int, seed: int = 0
+) -> tuple[Result, Mesh, Cameras, Tensor, Tensor]:
+    """Return what a fit reached, its mesh, and 8 unseen cameras with the pictures wanted and drawn there."""
+    began = time.process_time()
+    renderer = fit(kind, mesh, size, count, steps, seed=seed)
+    spent = time.process_time() - began
+    unseen = views(8, size, shift=0.5)
+    shown, wanted = draw(renderer, unseen), on(pictures(mesh, unseen), torch.ones(8, 3))
+    found = renderer.to_mesh(64, 20_000)
+    result = Result(steps, psnr(shown, wanted), chamfer(found, mesh), len(found.faces), spent)
+    return result, found, unseen, wanted, shown
+
+
 def main() -> None:
     """Run the fit, print the row and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("size", 64), ("views", 24), ("steps", 300), ("seed", 0)):
+    for name, value in (("size", 64), ("views", 24), ("steps", 320), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--kind", choices=("nerf", "neus", "volsdf"), default="nerf")
     parser.add_argument("--noun", default="mug")
     for name in ("picture", "mesh", "json"):
         parser.add_argument(f"--{name}", type=Path)
     given = parser.parse_args()
-    mesh, began = toy(given.noun, given.seed), time.process_time()
-    renderer = fit(given.kind, mesh, given.size, given.views, given.steps, seed=given.seed)
-    spent = time.process_time() - began
-    unseen = views(8, given.size, shift=0.5)
-    shown, wanted = draw(renderer, unseen), on(pictures(mesh, unseen), torch.ones(8, 3))
-    found = renderer.to_mesh(64, 20_000)
-    quality = psnr(shown, wanted), chamfer(found, mesh)
-    result = Result(given.steps, *quality, len(found.faces), spent)
+    mesh = toy(given.noun, given.seed)
+    result, found, unseen, wanted, shown = measure(given.kind, mesh, given.size, given.views, given.steps, given.seed)
     print(f"{given.kind}, {given.noun}, {given.views} views of {given.size} px; {processor()}")
     print(f"{'step':>6} {'PSNR dB':>8} {'chamfer %':>10} {'faces':>7} {'CPU s':>7}")
     print(f"{result.step:6} {result.psnr:8.2f} {result.chamfer:10.2f} {result.faces:7} {result.cpu_s:7.1f}")

@@ -1,4 +1,4 @@
-"""Fit a mesh to pictures of a toybox object: python benchmarks/fit_surface.py [--noun mug] [--geometry flexicubes|dmtet]
+"""Fit a mesh to pictures of a toybox object: python benchmarks/fit_surface.py [--noun duck] [--geometry flexicubes|dmtet]
 [--resolution N] [--size PX] [--views N] [--steps N] [--picture FILE] [--json FILE].
 
 The target is an object of the toybox, drawn by its own renderer from cameras spread over the sphere. The fit starts from a
@@ -35,7 +35,10 @@ from sds3d.hardware import processor, threads
 from sds3d.toybox.shape import RADIUS, ToyMesh
 
 FOV_DEG, DISTANCE = 45.0, 2.5
-WEIGHTS = {"normal_consistency": 0.02, "laplacian": 0.1, "sdf_entropy": 0.02, "deviation": 0.1}
+RATES = {"sdf": 0.03, "moves": 0.02, "weights": 0.02, "texture": 0.1, "network": 0.005}
+FINAL_RATE = 0.1
+"""All learning rates fall to this share of themselves, geometrically."""
+WEIGHTS = {"normal_consistency": 0.05, "laplacian": 0.5, "sdf_entropy": 0.2, "deviation": 0.1}
 VIEWS_A_STEP = 4
 
 
@@ -131,8 +134,8 @@ def fit(
     config: SurfaceConfig,
     *,
     views: int = 24,
-    size: int = 96,
-    steps: int = 300,
+    size: int = 64,
+    steps: int = 250,
     seed: int = 0,
     report_at: Sequence[int] = (),
 ) -> tuple[list[Point], SurfaceRenderer, Pictures]:
@@ -142,8 +145,7 @@ def fit(
     visible, goal = torch.cat([known.points, unseen.points]), unseen.rgb + 1.0 - unseen.alpha
     draws = torch.Generator().manual_seed(seed)
     renderer = surface_renderer(config, draws)
-    rates = {name: rate.at(0, steps) for name, rate in SurfaceConfig.LEARNING_RATES.items()}
-    optimiser = torch.optim.Adam(renderer.parameter_groups(rates), betas=(0.9, 0.99), eps=1e-15)
+    optimiser = torch.optim.Adam(renderer.parameter_groups(RATES), betas=(0.9, 0.99), eps=1e-15)
     began, points = time.process_time(), []
     for step in range(steps + 1):
         if step in report_at or step == steps:
@@ -153,7 +155,7 @@ def fit(
         if step == steps:
             break
         for group in optimiser.param_groups:
-            group["lr"] = SurfaceConfig.LEARNING_RATES[group["name"]].at(step, steps)
+            group["lr"] = RATES[group["name"]] * FINAL_RATE ** (step / steps)
         chosen = torch.randperm(views, generator=draws)[:VIEWS_A_STEP]
         background = torch.rand(len(chosen), 3, generator=draws)
         render = renderer(known.cameras[chosen], background)
@@ -170,10 +172,10 @@ def fit(
 def main() -> None:
     """Run the fit, print the table and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("resolution", 40), ("size", 96), ("views", 24), ("steps", 300), ("seed", 0)):
+    for name, value in (("resolution", 32), ("size", 64), ("views", 24), ("steps", 250), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
-    parser.add_argument("--noun", default="mug")
-    parser.add_argument("--color", default="red")
+    parser.add_argument("--noun", default="duck")
+    parser.add_argument("--color", default="yellow")
     parser.add_argument("--geometry", choices=("flexicubes", "dmtet"), default="flexicubes")
     parser.add_argument("--texture", choices=("grid", "field"), default="grid")
     parser.add_argument("--picture", type=Path)

@@ -18,7 +18,7 @@ class Render:
     """What a renderer returns for B cameras of H x W pixels (layouts of `sds3d.conventions`).
 
     Args:
-        rgb: [B, H, W, 3] composited on the background.
+        rgb: [B, H, W, 3] composited on the background; with `is_latent`, latents of the prior [B, H, W, C] instead.
         alpha: [B, H, W, 1] in [0, 1].
         depth: [B, H, W, 1] expected camera z (0 where nothing was hit), or None.
         normal: [B, H, W, 3] unit, world frame, or None.
@@ -30,6 +30,7 @@ class Render:
     depth: Tensor | None = None
     normal: Tensor | None = None
     extras: dict[str, Any] = field(default_factory=dict)
+    is_latent: bool = False
 
 
 class Renderer(nn.Module, ABC):
@@ -38,6 +39,10 @@ class Renderer(nn.Module, ABC):
     @abstractmethod
     def forward(self, cameras: Cameras, background: Tensor) -> Render:
         """Render all cameras; `background` is [B, 3] in [0, 1]."""
+
+    def show(self, cameras: Cameras, background: Tensor) -> Render:
+        """Render all cameras for people: `Render.rgb` holds colours, whatever training looks at."""
+        return self(cameras, background)  # type: ignore[no-any-return]
 
     @abstractmethod
     def parameter_groups(self, learning_rates: Any) -> list[dict[str, Any]]:

@@ -118,7 +118,7 @@ class SurfaceRenderer(Renderer):
         return self._beyond[2]
 
     def _groups(self) -> dict[str, list[nn.Parameter]]:
-        shape = {name: [getattr(self.geometry, name)] for name in self.geometry.groups}
+        shape = {name: self.geometry.parameters_of(name) for name in self.geometry.groups}
         return shape if self.lighting.kind == "normal" else shape | self.texture.groups()
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
@@ -163,12 +163,12 @@ class SurfaceRenderer(Renderer):
         return to_mesh(self, max_faces)
 
     def get_extra_state(self) -> dict[str, int]:
-        """Return what a checkpoint holds beyond parameters: the number of steps, which random lamps follow from."""
-        return {"steps": self.steps}
+        """Return what a checkpoint holds beyond parameters: what random lamps follow from."""
+        return {"steps": self.steps, "seed": self.seed}
 
     def set_extra_state(self, state: Mapping[str, int]) -> None:
         """Take over what `get_extra_state` returned."""
-        self.steps = state["steps"]
+        self.steps, self.seed = state["steps"], state["seed"]
 
 
 def face_normals(vertices: Tensor, faces: Tensor) -> Tensor:

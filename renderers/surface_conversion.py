@@ -21,7 +21,6 @@ from renderers.surface_texture import (
     VertexTexture,
     fit_texture,
     space_texture,
-    unwrap,
 )
 from sds3d.config.surface import SurfaceConfig
 from sds3d.errors import ConfigError
@@ -39,9 +38,15 @@ def surface_renderer(config: SurfaceConfig, generator: torch.Generator, start: M
     """
     if start is not None:
         return from_mesh(start, config, generator)
-    if config.geometry in ("fixed", "offsets"):
+    has_mesh = config.geometry in ("fixed", "offsets")
+    if has_mesh and config.texture.kind in ("vertices", "uv"):
         return from_mesh(sphere_mesh(config.init_radius, config.resolution), config, generator)
-    geometry = _grid(config, lambda nodes, blocks, cell: nodes.norm(dim=1) - config.init_radius)
+    geometry: Geometry
+    if has_mesh:
+        ball = sphere_mesh(config.init_radius, config.resolution)
+        geometry = _held(torch.from_numpy(ball.vertices), torch.from_numpy(ball.faces), config)
+    else:
+        geometry = _grid(config, lambda nodes, blocks, cell: nodes.norm(dim=1) - config.init_radius)
     return _renderer(geometry, space_texture(config.texture, config.radius, generator), config, generator)
 
 
@@ -72,8 +77,9 @@ def from_field(
     with torch.no_grad():
         surface = geometry(is_final=is_mesh)
     if is_mesh:
-        geometry = MeshGeometry(surface.vertices, surface.faces, config.geometry == "offsets")
-    texture = _texture(config, surface.vertices, surface.faces, lambda places: color(places.position), generator)
+        geometry = _held(surface.vertices, surface.faces, config)
+    mesh = _plain(surface.vertices.numpy(), surface.faces.numpy())
+    texture = _texture(config, mesh, lambda places: color(places.position), generator)
     return _renderer(geometry, texture, config, generator)
 
 
@@ -92,7 +98,7 @@ def from_mesh(mesh: Mesh, config: SurfaceConfig, generator: torch.Generator) -> 
         )
     geometry: Geometry
     if config.geometry in ("fixed", "offsets"):
-        geometry = MeshGeometry(vertices, faces, config.geometry == "offsets")
+        geometry = _held(vertices, faces, config)
     else:
         reach = float(vertices.abs().max())
         if reach >= config.radius:
@@ -104,8 +110,7 @@ def from_mesh(mesh: Mesh, config: SurfaceConfig, generator: torch.Generator) -> 
         geometry = _grid(
             config, lambda nodes, blocks, cell: distances.distances_to_mesh(nodes, blocks, cell, vertices, faces)
         )
-    colors = torch.from_numpy(mesh.colors)
-    texture = _texture(config, vertices, faces, lambda places: weighted_colors(colors, faces, places), generator)
+    texture = _texture(config, mesh, colors_of(mesh), generator)
     return _renderer(geometry, texture, config, generator)
 
 
@@ -162,17 +167,34 @@ def _colors_at(texture: Texture, points: np.ndarray, source: tuple[np.ndarray, n
 
 
 def sphere_mesh(radius: float, resolution: int) -> Mesh:
-    """Return a grey sphere of about resolution^2 triangles... by FlexiCubes, so that they are even."""
+    """Return a grey sphere, extracted by FlexiCubes from `resolution` (8 to 64) cells along 2.5 radii: even triangles."""
     grid = cube_grid(max(8, min(resolution, 64)), 1.25 * radius)
     with torch.no_grad():
         surface = CubeGeometry(grid, grid.nodes.norm(dim=1) - radius)(is_final=True)
         vertices = radius * torch.nn.functional.normalize(surface.vertices, dim=1)
-    return Mesh(vertices.numpy(), surface.faces.numpy(), np.full((len(vertices), 3), 0.5))
+    return _plain(vertices.numpy(), surface.faces.numpy())
 
 
-def weighted_colors(colors: Tensor, faces: Tensor, places: Places) -> Tensor:
-    """Return [P, 3], vertex colours [V, 3] at places."""
-    return (places.weight[..., None] * colors[faces[places.face]]).sum(dim=1)
+def _plain(vertices: np.ndarray, faces: np.ndarray) -> Mesh:
+    return Mesh(vertices, faces, np.full((len(vertices), 3), 0.5))
+
+
+def colors_of(mesh: Mesh) -> Callable[[Places], Tensor]:
+    """Return the function from places on a mesh to its sRGB [P, 3]: of its picture, or else of its vertices.
+
+    Limits: the factor of a material is not applied to its picture.
+    """
+    from sds3d.meshing.bake import sample
+
+    def color(places: Places) -> Tensor:
+        face, weight = places.face.numpy(), places.weight.numpy()
+        values, faces = (mesh.uvs, mesh.uv_faces) if mesh.is_textured else (mesh.colors, mesh.faces)
+        mean = np.einsum("pk,pkc->pc", weight, values[faces[face]])  # type: ignore[index]
+        if mesh.is_textured:
+            mean = sample(mesh.material.base_color, mean)  # type: ignore[union-attr, arg-type]
+        return torch.from_numpy(np.ascontiguousarray(mean, np.float32))
+
+    return color
 
 
 def _grid(config: SurfaceConfig, distance: Callable[[Tensor, tuple[int, ...], float], Tensor]) -> Geometry:
@@ -185,15 +207,15 @@ def _grid(config: SurfaceConfig, distance: Callable[[Tensor, tuple[int, ...], fl
     return CubeGeometry(cubes, distance(cubes.nodes, (n + 1,), cubes.cell), config.deform)
 
 
+def _held(vertices: Tensor, faces: Tensor, config: SurfaceConfig) -> MeshGeometry:
+    return MeshGeometry(vertices, faces, config.geometry == "offsets")
+
+
 def _texture(
-    config: SurfaceConfig,
-    vertices: Tensor,
-    faces: Tensor,
-    color: Callable[[Places], Tensor],
-    generator: torch.Generator,
+    config: SurfaceConfig, mesh: Mesh, color: Callable[[Places], Tensor], generator: torch.Generator
 ) -> Texture:
     """Return the texture of `config` with the colours that `color` gives at places of a mesh."""
-    kind = config.texture.kind
+    kind, vertices, faces = config.texture.kind, torch.from_numpy(mesh.vertices), torch.from_numpy(mesh.faces)
     if kind == "vertices":
         face = torch.zeros(len(vertices), dtype=torch.long)
         face[faces.t().reshape(-1)] = torch.arange(len(faces)).repeat(3)
@@ -202,10 +224,7 @@ def _texture(
         with torch.no_grad():
             return VertexTexture(color(Places(vertices, face, weight)), faces)
     if kind == "uv":
-        uv, uv_faces = unwrap(vertices, faces)
-        with torch.no_grad():
-            image = bake(vertices, faces, uv, uv_faces, config.texture.image_size, color)
-        return ImageTexture(image, uv, uv_faces)
+        return image_texture(mesh, config.texture.image_size, color)
     texture, cell = space_texture(config.texture, config.radius, generator), 2.0 * config.radius / config.resolution
 
     def draw(draws: torch.Generator) -> tuple[Places, Tensor]:
@@ -219,23 +238,23 @@ def _texture(
     return texture
 
 
-def bake(
-    vertices: Tensor, faces: Tensor, uv: Tensor, uv_faces: Tensor, size: int, color: Callable[[Places], Tensor]
-) -> Tensor:
-    """Return the image [size, size, 3] of colours on a mesh; texels outside of it take the nearest one inside."""
-    from scipy.ndimage import distance_transform_edt
+def image_texture(mesh: Mesh, size: int, color: Callable[[Places], Tensor]) -> ImageTexture:
+    """Return an image of `size` texels a side with the colours that `color` gives on a mesh.
 
-    from renderers.meshes.rasterise import rasterise
+    The mesh keeps its texture coordinates if it has any, else it is unwrapped. An image counts rows from above, so v is
+    turned over.
+    """
+    from sds3d.meshing.bake import find_texels, paint
+    from sds3d.meshing.unwrap import unwrap
 
-    flat = torch.cat([2.0 * uv - 1.0, torch.zeros(len(uv), 1), torch.ones(len(uv), 1)], dim=1)[None]
-    fragments = rasterise(flat, uv_faces, size, size)
-    is_hit = fragments.mask[0]
-    face, weight = fragments.face[0][is_hit], fragments.barycentric[0][is_hit]
-    position = (weight[..., None] * vertices[faces[face]]).sum(dim=1)
-    image = torch.full((size, size, 3), 0.5)
-    image[is_hit] = color(Places(position, face, weight)).float()
-    rows, columns = distance_transform_edt(~is_hit.numpy(), return_distances=False, return_indices=True)
-    return image[torch.from_numpy(rows).long(), torch.from_numpy(columns).long()]
+    flat = mesh if mesh.uvs is not None else unwrap(mesh, size).mesh
+    texels = find_texels(flat, size)
+    position = torch.from_numpy(texels.interpolate(flat.vertices, flat.faces))
+    places = Places(position, torch.from_numpy(texels.faces), torch.from_numpy(texels.weights).float())
+    with torch.no_grad():
+        image = torch.from_numpy(paint(texels, color(places).float().numpy()))
+    uv = torch.from_numpy(flat.uvs) * torch.tensor([1.0, -1.0]) + torch.tensor([0.0, 1.0])  # type: ignore[arg-type]
+    return ImageTexture(image, uv, torch.from_numpy(flat.uv_faces))  # type: ignore[arg-type]
 
 
 def _renderer(

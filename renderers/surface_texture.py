@@ -137,15 +137,6 @@ def space_texture(config: TextureConfig, radius: float, generator: torch.Generat
     return FieldTexture(encoding, network, radius)
 
 
-def unwrap(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (uv [U, 2] in [0, 1], uv_faces [F, 3] int64) of a mesh, cut and laid out by xatlas (CPU, once)."""
-    import numpy as np
-    import xatlas
-
-    _, uv_faces, uv = xatlas.parametrize(vertices.detach().cpu().numpy(), faces.cpu().numpy().astype(np.uint32))
-    return torch.from_numpy(uv.astype(np.float32)), torch.from_numpy(uv_faces.astype(np.int64))
-
-
 def fit_texture(
     texture: Texture,
     draw: Callable[[torch.Generator], tuple[Places, Tensor]],
@@ -155,10 +146,10 @@ def fit_texture(
 ) -> float:
     """Fit `texture` to colours by Adam and return the last root mean square error.
 
-    draw: returns new places and the colours [P, 3] wanted there. rate: learning rate, a fifth of it for networks.
+    draw: returns new places and the colours [P, 3] wanted there. rate: learning rate, a tenth of it for networks.
     """
     groups = [
-        {"params": params, "lr": rate if name == "texture" else rate / 5} for name, params in texture.groups().items()
+        {"params": params, "lr": rate if name == "texture" else rate / 10} for name, params in texture.groups().items()
     ]
     optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
     error = 0.0

@@ -15,6 +15,8 @@ from sds3d.errors import ConfigError, ShapeError
 PRIMES = (1, 2654435761 - 2**32, 805459861)
 """Factors of the three coordinates in the spatial hash, as 32-bit integers with a sign.
 Source: Mueller et al. 2022 (instant-ngp), eq. 4."""
+CORNERS = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))
+"""The corners of a cell along x, y, z, in the order of the table rows."""
 INITIAL_SIZE = 1e-4
 """Table rows start uniform in [-INITIAL_SIZE, INITIAL_SIZE]; same source, section 4."""
 
@@ -41,6 +43,7 @@ class Encoding(nn.Module, ABC):
         """Return features [N, out_channels] and their derivatives by the point [N, out_channels, 3].
 
         Both carry first-order gradients to the encoding's parameters, so a loss on normals needs no second derivative.
+        Limits: gradients to the points themselves are not promised here; `forward` has them.
         """
 
     def set_active_levels(self, count: int) -> None:
@@ -77,74 +80,61 @@ class GridEncoding(Encoding):
         self.mask = (limit or 1) - 1
         self.table = nn.Parameter(_initial((sum(rows), channels), generator))  # type: ignore[arg-type]
 
+    # Arrays are laid out [corner, level, point] inside: long runs of points, because operations on many short rows of
+    # two or three numbers are several times slower.
+
     def forward(self, points: Tensor) -> Tensor:
         """Return features [N, levels * channels], level after level."""
         _check_points(points)
-        place, cell, _ = self._locate(points)
-        return self._sums(self._rows(cell), _product(_ends(place - cell)))
+        fraction, cell = self._locate(points)
+        rows = self._rows(cell).view(8, -1).t().contiguous()
+        weights = _product(fraction.flatten(1)).t().contiguous()
+        return self._features(weighted_rows(self.table, rows, weights), len(points))
 
     def with_jacobian(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and derivatives; see `Encoding.with_jacobian`. Costs about twice the features alone.
-
-        Limits: no gradient to the points.
-        """
+        """Return features and derivatives; see `Encoding.with_jacobian`. Costs about twice the features alone."""
         _check_points(points)
-        place, cell, scale = self._locate(points)
-        fraction = (place - cell).detach().reshape(-1, 3)
-        values, slopes = trilinear(self.table, self._rows(cell).reshape(-1, 8), fraction)
+        fraction, cell = self._locate(points)
+        rows = self._rows(cell).view(8, -1)
+        values, slopes = trilinear(self.table, rows, fraction.detach().flatten(1))
         # Outside the box the features are those of the border: they do not change along that axis.
         inside = ((points >= -1) & (points <= 1)).to(points.dtype)
+        scale = 0.5 * points.new_tensor(self.resolutions).repeat_interleave(
+            self.channels
+        )  # cells per unit of the point
         columns = [
-            self._padded(slope.view(len(points), -1, self.channels) * scale[:, None] * inside[:, axis, None, None])
-            for axis, slope in enumerate(slopes)
+            self._features(slope, len(points)) * scale * inside[:, axis, None] for axis, slope in enumerate(slopes)
         ]
-        return self._padded(values.view(len(points), -1, self.channels)), torch.stack(columns, dim=-1)
+        return self._features(values, len(points)), torch.stack(columns).permute(1, 2, 0)
 
-    def _locate(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the place in cells [N, L, 3], the lower corner of the cell [N, L, 3], and cells per unit [L]."""
-        resolution = points.new_tensor(self.resolutions[: self.active_levels])
-        place = (points.clamp(-1, 1)[:, None] + 1) * (0.5 * resolution)[:, None]
-        cell = torch.minimum(place.detach().floor(), resolution[:, None] - 1)
-        return place, cell, 0.5 * resolution
+    def _locate(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the place in its cell, in [0, 1], and the cell's lower corner (int32), both [3, L, N]."""
+        resolution = points.new_tensor(self.resolutions[: self.active_levels])[:, None]
+        place = (points.t().contiguous().clamp(-1, 1)[:, None] + 1) * (0.5 * resolution)
+        cell = torch.minimum(place.detach().floor(), resolution - 1)
+        return place - cell, cell.int()
 
     def _rows(self, cell: Tensor) -> Tensor:
-        """Return the table rows [N, L, 8] int32 of the corners of each cell, the last axis varying fastest."""
-        lower = cell.int()
-        rows = torch.empty(len(cell), self.active_levels, 2, 2, 2, dtype=torch.int32, device=cell.device)
+        """Return the table rows [8, L, N] int32 of the corners of each cell, z varying fastest over the corners."""
+        rows = torch.empty(8, *cell.shape[1:], dtype=torch.int32, device=cell.device)
         for level in range(self.active_levels):
-            side, (x, y, z) = self.resolutions[level] + 1, lower[:, level].unbind(dim=1)
+            side, (x, y, z) = self.resolutions[level] + 1, cell[:, level]
+            start = self.starts[level]
             if self.is_hashed[level]:
                 # Products wrap around, as they should: only their lowest bits are used.
-                x, y, z = (
-                    torch.stack([part, part + 1], dim=1) * prime for part, prime in zip((x, y, z), PRIMES, strict=True)
-                )
-                plane = x[:, :, None] ^ y[:, None, :]
-                index = (plane[..., None] ^ z[:, None, None, :]) & self.mask
-                rows[:, level] = index + self.starts[level]
+                pairs = [(part * prime, (part + 1) * prime) for part, prime in zip((x, y, z), PRIMES, strict=True)]
+                for corner, (i, j, k) in enumerate(CORNERS):
+                    rows[corner, level] = ((pairs[0][i] ^ pairs[1][j] ^ pairs[2][k]) & self.mask) + start
             else:
-                first = (x * side + y) * side + z + self.starts[level]
-                torch.add(first[:, None, None, None], self._offsets(side, cell.device), out=rows[:, level])
-        return rows.flatten(2)
+                first = (x * side + y) * side + z + start
+                for corner, (i, j, k) in enumerate(CORNERS):
+                    rows[corner, level] = first + ((i * side + j) * side + k)
+        return rows
 
-    @staticmethod
-    def _offsets(side: int, device: torch.device) -> Tensor:
-        """Return [2, 2, 2] int32 distances of a cell's corners from its first in a dense grid."""
-        step = torch.arange(2, dtype=torch.int32, device=device)
-        return (step[:, None, None] * side + step[:, None]) * side + step
-
-    def _sums(self, rows: Tensor, weights: Tensor) -> Tensor:
-        """Return [N, out_channels]; levels that are not active give 0."""
-        found = weighted_rows(self.table, rows.reshape(-1, 8), weights.reshape(-1, 8))
-        return self._padded(found.view(len(rows), self.active_levels, self.channels))
-
-    def _padded(self, found: Tensor) -> Tensor:
-        """Return [N, out_channels] from the active levels' [N, L, channels]."""
-        found = found.flatten(1)
-        return (
-            nn.functional.pad(found, (0, self.out_channels - found.shape[1]))
-            if self.active_levels < self.levels
-            else found
-        )
+    def _features(self, found: Tensor, count: int) -> Tensor:
+        """Return [N, out_channels] from [L * N, channels]; levels that are not active give 0."""
+        found = found.view(self.active_levels, count, self.channels).transpose(0, 1).flatten(1)
+        return nn.functional.pad(found, (0, self.out_channels - found.shape[1]))
 
 
 class TriplaneEncoding(Encoding):
@@ -197,21 +187,24 @@ class TriplaneEncoding(Encoding):
     def _planes(self, points: Tensor, with_slopes: bool) -> list[tuple[Tensor, Tensor]]:
         """Return (values [N, C], slopes [N, C, 3]) of each plane; slopes are empty if not wanted."""
         _check_points(points)
-        place = (points.clamp(-1, 1) + 1) * (0.5 * self.resolution)
+        place = (points.t().contiguous().clamp(-1, 1) + 1) * (0.5 * self.resolution)
         cell = place.detach().floor().clamp(max=self.resolution - 1)
-        lower, ends = cell.long(), _ends(place - cell)
-        slope = 0.5 * self.resolution * ((points >= -1) & (points <= 1)).to(points.dtype)
+        fraction, lower = place - cell, cell.int()
+        slope = (0.5 * self.resolution * ((points >= -1) & (points <= 1)).to(points.dtype)).t()
         side, result = self.resolution + 1, []
         for number, (first, second) in enumerate(self.PLANES):
-            corner = number * side * side + lower[:, first] * side + lower[:, second]
+            corner = number * side * side + lower[first] * side + lower[second]
             rows = torch.stack([corner, corner + 1, corner + side, corner + side + 1], dim=-1)
-            values = weighted_rows(self.table, rows, _product([ends[first], ends[second]]))
+            u, v = fraction[first], fraction[second]
+            values = weighted_rows(self.table, rows, _product([u, v]).t().contiguous())
             slopes = values.new_zeros(0)
             if with_slopes:
-                steep = [torch.stack([-slope[:, axis], slope[:, axis]], dim=-1) for axis in (first, second)]
+                steep = slope[first], slope[second]
+                by_u = torch.stack([-steep[0] * (1 - v), -steep[0] * v, steep[0] * (1 - v), steep[0] * v], dim=-1)
+                by_v = torch.stack([-steep[1] * (1 - u), steep[1] * (1 - u), -steep[1] * u, steep[1] * u], dim=-1)
                 columns = [torch.zeros_like(values) for _ in range(3)]
-                columns[first] = weighted_rows(self.table, rows, _product([steep[0], ends[second]]))
-                columns[second] = weighted_rows(self.table, rows, _product([ends[first], steep[1]]))
+                columns[first] = weighted_rows(self.table, rows, by_u)
+                columns[second] = weighted_rows(self.table, rows, by_v)
                 slopes = torch.stack(columns, dim=-1)
             result.append((values, slopes))
         return result
@@ -250,6 +243,11 @@ class FrequencyEncoding(Encoding):
         )
 
 
+def through(gradient: Tensor, jacobian: Tensor) -> Tensor:
+    """Return [N, 3] by the chain rule: a gradient by features [N, C] times their derivatives [N, C, 3] by the point."""
+    return torch.stack([(gradient * column).sum(dim=1) for column in jacobian.unbind(dim=-1)], dim=1)
+
+
 def geometric_resolutions(base: int, finest: int, levels: int) -> tuple[int, ...]:
     """Return `levels` resolutions from `base` to `finest` in a geometric series (instant-ngp eq. 2 and 3)."""
     _check_positive(base=base, finest=finest, levels=levels)
@@ -259,17 +257,12 @@ def geometric_resolutions(base: int, finest: int, levels: int) -> tuple[int, ...
     return tuple(math.floor(base * growth**level + 1e-6) for level in range(levels))
 
 
-def _ends(fraction: Tensor) -> list[Tensor]:
-    """Return the weights of the lower and the upper node [..., 2] along each of the three axes of `fraction` [..., 3]."""
-    return [torch.stack([1 - part, part], dim=-1) for part in fraction.unbind(dim=-1)]
-
-
-def _product(ends: Sequence[Tensor]) -> Tensor:
-    """Return the weights of all corners [..., 4 or 8] from the weights [..., 2] along each axis."""
-    total = ends[0]
-    for end in ends[1:]:
-        total = (total[..., :, None] * end[..., None, :]).flatten(-2)
-    return total
+def _product(fraction: Tensor | Sequence[Tensor]) -> Tensor:
+    """Return the weights [2^D, M] of all corners, the last axis varying fastest, for a place [D, M] in a cell."""
+    total = [torch.ones_like(fraction[0])]
+    for part in fraction:
+        total = [weight * end for weight in total for end in (1 - part, part)]
+    return torch.stack(total)
 
 
 def _initial(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

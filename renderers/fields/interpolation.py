@@ -65,18 +65,23 @@ def weighted_rows(table: Tensor, index: Tensor, weights: Tensor) -> Tensor:
     return _WeightedRows.apply(table, index, weights)  # type: ignore[no-any-return,no-untyped-call]
 
 
-def trilinear(table: Tensor, index: Tensor, fraction: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+def trilinear(table: Tensor, index: Tensor, fraction: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Return values [N, F] in cells, and their derivatives by the three fractions, [N, F] each.
 
-    index: [N, 8] rows of the corners, the last axis varying fastest. fraction: [N, 3] place in the cell, in [0, 1].
+    index: [8, N] rows of the corners, the last axis varying fastest. fraction: [3, N] place in the cell, in [0, 1].
     Every row is fetched once for all four results. Differentiable once in `table`.
     """
-    corners = _Rows.apply(table, index.t().reshape(-1)).view(2, 2, 2, len(index), -1)  # type: ignore[no-untyped-call]
-    x, y, z = (part[:, None] for part in fraction.unbind(dim=-1))
-    by_z = corners[:, :, 1] - corners[:, :, 0]
-    plane = torch.addcmul(corners[:, :, 0], z, by_z)
-    by_y = plane[:, 1] - plane[:, 0]
-    line, by_z = torch.addcmul(plane[:, 0], y, by_y), torch.lerp(by_z[:, 0], by_z[:, 1], y)
-    by_x = line[1] - line[0]
-    slopes = by_x, torch.lerp(by_y[0], by_y[1], x), torch.lerp(by_z[0], by_z[1], x)
-    return torch.addcmul(line[0], x, by_x), slopes
+    rows = _Rows.apply(table, index.reshape(-1))  # type: ignore[no-untyped-call]
+    corners = rows.view(2, 2, 2, -1)  # last axis [N * F]: long runs are several times faster than rows of F numbers
+    x, y, z = (part.repeat_interleave(table.shape[1]) for part in fraction)
+    # Unbound, not indexed: the gradient of every index would be a block of zeros with one slice filled in.
+    low, high = corners.unbind(dim=2)
+    by_z = high - low
+    (near, far), (by_z_near, by_z_far) = torch.addcmul(low, z, by_z).unbind(dim=1), by_z.unbind(dim=1)
+    by_y = far - near
+    (left, right), (by_y_left, by_y_right) = torch.addcmul(near, y, by_y).unbind(), by_y.unbind()
+    by_z_left, by_z_right = torch.lerp(by_z_near, by_z_far, y).unbind()
+    by_x = right - left
+    slopes = by_x, torch.lerp(by_y_left, by_y_right, x), torch.lerp(by_z_left, by_z_right, x)
+    shape = (-1, table.shape[1])
+    return torch.addcmul(left, x, by_x).view(shape), [slope.view(shape) for slope in slopes]

@@ -67,11 +67,10 @@ class Mlp(nn.Module):
             values = self._activate(linear(values))
         return self.linears[-1](values)  # type: ignore[no-any-return]
 
-    def with_gradient(self, values: Tensor, jacobian: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the output [N, out] and the gradient of its first channel by what `values` depend on [N, D].
+    def with_gradient(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output [N, out] and the gradient [N, in] of its first channel by `values` [N, in].
 
-        values: [N, in]; jacobian: [N, in, D], the derivative of the values. The chain rule is written out, so that a
-        loss on the gradient needs first derivatives only.
+        The chain rule is written out, so that a loss on the gradient needs first derivatives only.
         """
         slopes = []
         for linear in self.linears[:-1]:
@@ -79,10 +78,10 @@ class Mlp(nn.Module):
             values = self._activate(before)
             slopes.append(self._slope(before))
         output = self.linears[-1](values)
-        backward = self.linears[-1].weight[:1].expand(len(values), -1)
+        gradient = self.linears[-1].weight[:1]
         for linear, slope in zip(reversed(self.linears[:-1]), reversed(slopes), strict=True):
-            backward = (backward * slope) @ linear.weight
-        return output, torch.einsum("ni,nid->nd", backward, jacobian)
+            gradient = (gradient * slope) @ linear.weight
+        return output, gradient.expand(len(values), -1)
 
     def _activate(self, values: Tensor) -> Tensor:
         if self.activation == "relu":

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from renderers.fields.build import make_encoding
+from renderers.fields.encodings import through
 from renderers.fields.networks import Mlp
 from sds3d.config.nerf import SdfConfig
 
@@ -55,13 +56,15 @@ class SdfField(nn.Module):
         return self._sphere(points)[0] + raw[:, 0], raw[:, 1:].sigmoid()
 
     def with_gradient(self, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return distances [N], colours [N, 3] and the gradient [N, 3] of the distance (length 1 once it is one)."""
+        """Return distances [N], colours [N, 3] and the gradient [N, 3] of the distance (length 1 once it is one).
+
+        Limits: no gradient flows to the points.
+        """
         unit = points / self.config.radius
         features, jacobian = self.encoding.with_jacobian(unit)
-        own = torch.eye(3, dtype=points.dtype, device=points.device).expand(len(points), 3, 3)
-        raw, gradient = self.network.with_gradient(
-            torch.cat([unit, features], dim=1), torch.cat([own, jacobian], dim=1) / self.config.radius
-        )
+        raw, by_input = self.network.with_gradient(torch.cat([unit, features], dim=1))
+        by_unit, by_features = by_input.split([3, by_input.shape[1] - 3], dim=1)
+        gradient = (by_unit + through(by_features, jacobian)) / self.config.radius
         sphere, outwards = self._sphere(points)
         return sphere + raw[:, 0], raw[:, 1:].sigmoid(), outwards + gradient
 

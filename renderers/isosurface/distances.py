@@ -103,13 +103,7 @@ def distances_of_field(
     if kind not in ("sdf", "density"):
         raise ConfigError(f"The field is of kind '{kind}', which is unknown. Use 'sdf' or 'density'.", "kind")
     values = _evaluate(field, nodes, chunk)
-    if not bool(values.isfinite().all()):
-        bad = int((~values.isfinite()).sum())
-        raise ConfigError(
-            f"The field is not finite at {bad} of {len(nodes)} nodes of the grid, but all must be. Convert from an earlier "
-            "checkpoint, before it diverged.",
-            "field",
-        )
+    _check_finite(values)
     level = (0.0 if kind == "sdf" else automatic_iso(values)) if iso is None else iso
 
     def signed(raw: Tensor) -> Tensor:
@@ -131,17 +125,31 @@ def distances_of_field(
 
 
 def automatic_iso(density: Tensor) -> float:
-    """Return the density [N] that divides empty from solid best: Otsu's threshold of the logarithms.
+    """Return the density [N] that divides empty from solid best: Otsu's threshold.
 
-    Source: Otsu, "A threshold selection method from gray-level histograms", 1979.
+    Densities above twice the typical solid one (the median of those above the mean in logarithms) count as that: a few
+    very dense nodes shall not decide. Source: Otsu, "A threshold selection method from gray-level histograms", 1979.
     """
-    values = torch.log1p(density.clamp_min(0.0)).double()
+    values = density.clamp_min(0.0).double()
+    solid = values[values > values.log1p().mean().expm1()]
+    if len(solid):
+        values = values.clamp_max(2.0 * float(solid.median()))
     ordered = values.sort().values
     count = torch.arange(1, len(ordered), dtype=torch.float64)
     below, whole = ordered.cumsum(0)[:-1], ordered.sum()
     between = (below / count - (whole - below) / (len(ordered) - count)).square() * count * (len(ordered) - count)
     best = int(between.argmax())
-    return math.expm1(0.5 * float(ordered[best] + ordered[best + 1]))
+    return 0.5 * float(ordered[best] + ordered[best + 1])
+
+
+def _check_finite(values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        bad = int((~values.isfinite()).sum())
+        raise ConfigError(
+            f"The field is not finite at {bad} of {len(values)} nodes of the grid, but all must be. Convert from an earlier "
+            "checkpoint, before it diverged.",
+            "field",
+        )
 
 
 def _evaluate(field: Field, points: Tensor, chunk: int) -> Tensor:

@@ -39,6 +39,10 @@ class Geometry(nn.Module, ABC):
     def forward(self, is_final: bool = False) -> Surface:
         """Return the surface; is_final: for export, with as few vertices as there can be."""
 
+    def parameters_of(self, group: str) -> list[nn.Parameter]:
+        """Return the parameters of one of `groups`."""
+        return [getattr(self, group)]
+
     def repair(self) -> bool:
         """Bring a surface that has vanished back; return whether that was needed. Looks at values."""
         return False
@@ -49,16 +53,23 @@ class Geometry(nn.Module, ABC):
         return False
 
 
-class GridGeometry(Geometry):
-    """What both grids share: signed distances `sdf` [N], and `moves` [N, 3], at the nodes.
+COARSE = (4, 8, 16)
+"""Cells a side of the coarse grids that are added to the signed distances; those finer than a third of the grid are left
+out. An optimiser that takes steps of one size (Adam) then moves whole parts of a surface smoothly and sooner."""
 
-    Nodes on the border are outside and do not move, so the surface is closed. A node moves by limit * tanh(moves).
+
+class GridGeometry(Geometry):
+    """What both grids share: signed distances and `moves` [N, 3] of the nodes.
+
+    The distance at a node is `sdf` [N] plus trilinear interpolation in `coarse` [(c + 1)^3, ...], which start at 0. Nodes
+    on the border are outside and do not move, so the surface is closed. A node moves by limit * tanh(moves).
     """
 
     nodes: Tensor
     border: Tensor
 
     def __init__(self, nodes: Tensor, border: Tensor, cell: float, limit: float, deform: bool, start: Tensor) -> None:
+        """cell: world units. limit: of moves, world units. start: [N] signed distances at the start."""
         super().__init__()
         if start.shape != nodes.shape[:1]:
             raise ShapeError("start", f"[{nodes.shape[0]}] (one distance a node)", tuple(start.shape))
@@ -67,6 +78,9 @@ class GridGeometry(Geometry):
             self.register_buffer(name, value, persistent=name == "start")
         self.sdf = nn.Parameter(start.detach().clone())
         self.groups = ("sdf",)
+        self.cells = round(2.0 * float(nodes[0].abs().amax()) / cell)
+        sizes = [size + 1 for size in COARSE if 3 * size <= self.cells]
+        self.coarse = nn.ParameterList(torch.zeros(1, 1, size, size, size) for size in sizes)
         if deform:
             self.moves = nn.Parameter(torch.zeros_like(nodes))
             self.groups += ("moves",)
@@ -79,15 +93,30 @@ class GridGeometry(Geometry):
 
     def distances(self) -> Tensor:
         """Return the signed distances [N] with the border outside."""
-        return keep_border_outside(self.sdf, self.border, self.cell)
+        sdf: Tensor = self.sdf
+        if len(self.coarse):
+            size = (self.cells + 1,) * 3
+            fine = [nn.functional.interpolate(g, size, mode="trilinear", align_corners=True) for g in self.coarse]
+            sdf = sdf + self.at_nodes(torch.stack(fine).sum(dim=0))
+        return keep_border_outside(sdf, self.border, self.cell)
+
+    def at_nodes(self, corners: Tensor) -> Tensor:
+        """Return [N] values at the nodes from [1, 1, r + 1, r + 1, r + 1] at the corners of the cells, x first."""
+        return corners.flatten()
+
+    def parameters_of(self, group: str) -> list[nn.Parameter]:
+        """Return the parameters of a group; the coarse grids belong to "sdf"."""
+        return [getattr(self, group), *(self.coarse if group == "sdf" else ())]
 
     @torch.no_grad()
     def repair(self) -> bool:
         """Go back to the distances of the start if no node is inside any more, or none but the border outside."""
-        inner = self.sdf[~self.border] < 0
+        inner = self.distances()[~self.border] < 0
         if bool(inner.any()) and not bool(inner.all()):
             return False
         self.sdf.copy_(self.start)  # type: ignore[arg-type]
+        for grid in self.coarse:
+            grid.zero_()
         return True
 
 
@@ -100,6 +129,10 @@ class TetGeometry(GridGeometry):
         limit = tetrahedra.DEFORM_LIMIT * grid.cell
         super().__init__(grid.nodes, grid.border, grid.cell, limit, deform, start)
         self.register_buffer("tets", grid.tets, persistent=False)
+
+    def at_nodes(self, corners: Tensor) -> Tensor:
+        """Return the values at corners and centres of the cells; a centre has the mean of its corners."""
+        return torch.cat([corners.flatten(), nn.functional.avg_pool3d(corners, 2, stride=1).flatten()])
 
     def forward(self, is_final: bool = False) -> Surface:
         """Return the surface. Raises: ConfigError if there is none."""

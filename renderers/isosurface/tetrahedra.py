@@ -65,24 +65,21 @@ def body_centred_grid(resolution: int, radius: float = 1.0) -> TetGrid:
             f"The grid has resolution {resolution}, but at least 2 is needed. Give more cells.", "renderer.resolution"
         )
     n = resolution
-    corner = np.arange((n + 1) ** 3).reshape(n + 1, n + 1, n + 1)
-    centre = (n + 1) ** 3 + np.arange(n**3).reshape(n, n, n)
-    tets = np.concatenate([rows for axis in range(3) for rows in _tets_across(corner, centre, axis)])
-    line = np.arange(n + 1, dtype=np.float64)
+    corner = np.arange((n + 1) ** 3, dtype=np.int32).reshape(n + 1, n + 1, n + 1)
+    centre = (n + 1) ** 3 + np.arange(n**3, dtype=np.int32).reshape(n, n, n)
+    line = np.arange(n + 1, dtype=np.float32)
     corners = np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
     centres = np.stack(np.meshgrid(*[line[:-1] + 0.5] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
     places = np.concatenate([corners, centres])
-    a, b, c, d = (places[tets[:, k]] for k in range(4))
-    is_negative = np.einsum("ij,ij->i", b - a, np.cross(c - a, d - a)) < 0.0
-    tets[is_negative] = tets[is_negative][:, [0, 1, 3, 2]]
+    pieces = [_outward(piece, places) for axis in range(3) for piece in _tets_across(corner, centre, axis)]
     cell = 2.0 * radius / n
     border = ((places == 0) | (places == n)).any(axis=1)
     nodes = torch.from_numpy((places * cell - radius).astype(np.float32))
-    return TetGrid(nodes, torch.from_numpy(tets.astype(np.int32)), torch.from_numpy(border), cell)
+    return TetGrid(nodes, torch.from_numpy(np.concatenate(pieces)), torch.from_numpy(border), cell)
 
 
-def _tets_across(corner: NDArray[np.int64], centre: NDArray[np.int64], axis: int) -> list[NDArray[np.int64]]:
-    """Return [*, 4] tetrahedra around all faces at right angles to `axis`."""
+def _tets_across(corner: NDArray[np.int32], centre: NDArray[np.int32], axis: int) -> list[NDArray[np.int32]]:
+    """Return groups [*, 4] of tetrahedra around all faces at right angles to `axis`, alike but for their place."""
     corner, centre = np.moveaxis(corner, axis, 0), np.moveaxis(centre, axis, 0)
     ring = [corner[:, :-1, :-1], corner[:, 1:, :-1], corner[:, 1:, 1:], corner[:, :-1, 1:]]
     inner = [q[1:-1] for q in ring]
@@ -91,6 +88,12 @@ def _tets_across(corner: NDArray[np.int64], centre: NDArray[np.int64], axis: int
         outer = [q[side] for q in ring]
         pieces += [(centre[side], outer[0], outer[1], outer[2]), (centre[side], outer[0], outer[2], outer[3])]
     return [np.stack(piece, axis=-1).reshape(-1, 4) for piece in pieces]
+
+
+def _outward(tets: NDArray[np.int32], places: NDArray[np.float32]) -> NDArray[np.int32]:
+    """Return tetrahedra that are alike with positive volume: two corners swapped in all if the first has a negative one."""
+    first = places[tets[0]].astype(np.float64)
+    return tets if np.linalg.det(first[1:] - first[0]) > 0 else tets[:, [0, 1, 3, 2]]
 
 
 @cache

@@ -31,4 +31,3 @@ def resample(edges: Tensor, weights: Tensor, count: int, jitter: Tensor) -> Tens
     start = edges.gather(1, after - 1)
     placed = start + way * (edges.gather(1, after) - start)
     return torch.cat([edges[:, :1], placed, edges[:, -1:]], dim=1)
-

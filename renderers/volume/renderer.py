@@ -24,6 +24,8 @@ from sds3d.errors import ConfigError, ShapeError, nearest
 
 Pixels = dict[str, Tensor]
 """Sums over each ray, [R, channels]."""
+SMALLEST_CHUNK = 1024
+"""Samples; smaller chunks save nothing."""
 _STEP = 1_000_003
 """Distance of the seeds of two runs, more than any run has steps."""
 
@@ -53,14 +55,16 @@ class VolumeRenderer(Renderer):
     centred = False
     """Whether `occupancy_at` is asked at the centres of cells; otherwise at random points in them."""
 
-    def __init__(self, config: VolumeConfig, decay: float, generator: torch.Generator) -> None:
+    def __init__(
+        self, config: VolumeConfig, decay: float, generator: torch.Generator, background_channels: int = 3
+    ) -> None:
         super().__init__()
         self.config = config
-        self.background = Background(config.background, config.background_share, generator)
+        self.background = Background(config.background, config.background_share, generator, background_channels)
         self.occupancy = OccupancyGrid(
             config.occupancy.resolution, config.radius, decay, config.occupancy.threshold, grow=decay > 0
         )
-        self.samples_at_a_time = config.sampling.chunk
+        self.samples_at_a_time, self._drawn = config.sampling.chunk, config.sampling.chunk
         self.seed, self.step = int(torch.randint(2**31, (), generator=generator)), 0
 
     # ---- what a field must answer
@@ -92,7 +96,7 @@ class VolumeRenderer(Renderer):
         pixels = self._pixels(rays, generator)
         size = (len(cameras), cameras.height, cameras.width)
         images = {name: values.view(*size, -1) for name, values in pixels.items()}
-        behind = self.background(background, rays.directions.view(*size, 3), generator)
+        behind = self.behind(background, rays.directions.view(*size, 3), generator)
         alpha = images["alpha"]
         rgb = images["rgb"] + (1.0 - alpha) * behind
         # The expected z of what was hit; 0 where nothing was.
@@ -103,6 +107,10 @@ class VolumeRenderer(Renderer):
         images["variance"] = (images.pop("square") * share - mean.square()).clamp(min=0.0)
         normal = nn.functional.normalize(images["normal"], dim=-1) if "normal" in images else None
         return Render(rgb, alpha, depth, normal, images)
+
+    def behind(self, given: Tensor, directions: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return what is seen behind the object; see `Background.forward`."""
+        return self.background(given, directions, generator)  # type: ignore[no-any-return]
 
     def sample(self, rays: Rays, jitter: Tensor) -> Samples:
         """Return where `rays` ask the field; `jitter` [R] in [0, 1)."""
@@ -120,12 +128,19 @@ class VolumeRenderer(Renderer):
             shift = jitter - 0.5
             return samples.from_edges(proposal.resample(edges, weights.view(len(rays), -1), settings.count, shift))
 
+    def use_less_memory(self) -> bool:
+        """Draw in chunks half as large as the largest so far; return False once they have `SMALLEST_CHUNK` samples."""
+        smaller = max(min(self._drawn, self.samples_at_a_time) // 2, SMALLEST_CHUNK)
+        is_smaller, self.samples_at_a_time = smaller < self.samples_at_a_time, min(smaller, self.samples_at_a_time)
+        return is_smaller
+
     def _pixels(self, rays: Rays, generator: torch.Generator | None) -> Pixels:
         if generator is None:
             jitter = torch.full_like(rays.near, 0.5)
         else:
             jitter = torch.rand(len(rays), generator=generator).to(rays.near.device)
         found = self.sample(rays, jitter)
+        self._drawn = len(found)
         pieces = list(samples.chunks(found, len(rays), self.samples_at_a_time))
         if len(pieces) == 1:
             return self._sum(rays, found)

@@ -19,11 +19,13 @@ class Samples:
         ray: [N] int64 in [0, R), ascending.
         distance: [N] from the ray's origin, ascending on a ray.
         width: [N] length of the interval a sample stands for; its middle is `distance`.
+        per_ray: samples a ray where all rays have the same number, else 0.
     """
 
     ray: Tensor
     distance: Tensor
     width: Tensor
+    per_ray: int = 0
 
     def __len__(self) -> int:
         return self.ray.shape[0]
@@ -34,7 +36,7 @@ def from_edges(edges: Tensor) -> Samples:
     rays, count = edges.shape[0], edges.shape[1] - 1
     ray = torch.arange(rays, device=edges.device)[:, None].expand(rays, count).reshape(-1)
     middle, width = 0.5 * (edges[:, 1:] + edges[:, :-1]), edges[:, 1:] - edges[:, :-1]
-    return Samples(ray, middle.reshape(-1), width.reshape(-1))
+    return Samples(ray, middle.reshape(-1), width.reshape(-1), count)
 
 
 def uniform(rays: Rays, count: int, jitter: Tensor) -> Samples:
@@ -47,28 +49,28 @@ def uniform(rays: Rays, count: int, jitter: Tensor) -> Samples:
     places = torch.arange(count, device=jitter.device, dtype=width.dtype) + jitter[:, None]
     distance = rays.near[:, None] + places * width[:, None]
     ray = torch.arange(len(rays), device=jitter.device)[:, None].expand_as(distance)
-    return Samples(ray.reshape(-1), distance.reshape(-1), width[:, None].expand_as(distance).reshape(-1))
+    width = width[:, None].expand_as(distance)
+    return Samples(ray.reshape(-1), distance.reshape(-1), width.reshape(-1), count)
 
 
 def chunks(samples: Samples, rays: int, limit: int) -> Iterator[tuple[slice, Samples]]:
     """Yield pieces of at most about `limit` samples, cut between rays: (the rays of a piece, its samples).
 
     `ray` of a piece counts from the piece's first ray. A ray with more samples than `limit` is a piece of its own.
-    Looks at values only where there is more than one piece.
+    Looks at values only where there is more than one piece and rays differ in their number of samples.
     """
     if len(samples) <= limit:
         yield slice(0, rays), samples
         return
-    ends = torch.searchsorted(samples.ray, torch.arange(rays, device=samples.ray.device), right=True).tolist()
+    if samples.per_ray:
+        ends = torch.arange(1, rays + 1) * samples.per_ray
+    else:
+        ends = torch.searchsorted(samples.ray, torch.arange(rays, device=samples.ray.device), right=True).cpu()
     first_ray = first = 0
     while first_ray < rays:
-        last_ray = first_ray + 1
-        while last_ray < rays and ends[last_ray] - first <= limit:
-            last_ray += 1
-        last = ends[last_ray - 1]
-        piece = slice(first, last)
-        yield (
-            slice(first_ray, last_ray),
-            Samples(samples.ray[piece] - first_ray, samples.distance[piece], samples.width[piece]),
-        )
+        last_ray = max(first_ray + 1, int(torch.searchsorted(ends, first + limit, right=True)))
+        last = int(ends[last_ray - 1])
+        part = slice(first, last)
+        ray, distance, width = samples.ray[part] - first_ray, samples.distance[part], samples.width[part]
+        yield slice(first_ray, last_ray), Samples(ray, distance, width, samples.per_ray)
         first_ray, first = last_ray, last

@@ -27,7 +27,7 @@ def made(geometry="flexicubes", texture="grid", shading="none", resolution=12, *
         resolution=resolution,
         texture=TextureConfig(
             kind=texture, resolution=6, levels=3, base_resolution=4, finest_resolution=16, log2_table_size=10,
-            hidden=8, image_size=32,
+            hidden=16, image_size=32,
         ),
         shading=ShadingConfig(kind=shading),
         **more,
@@ -131,12 +131,12 @@ def test_a_checkpoint_holds_everything(geometry, texture, tmp_path):
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     # A given mesh comes from the checkpoint, whatever mesh the new renderer was made from.
     other = made(geometry, texture, "point", resolution=12 if geometry in ("dmtet", "flexicubes") else 17)
-    other.seed = renderer.seed
+    other.seed = 99
     other.load_state_dict(state["renderer"])
     fresh = torch.optim.Adam(other.parameter_groups(RATES))
     fresh.load_state_dict(state["optimiser"])
     assert [step(other, fresh) for _ in range(2)] == goes_on
-    assert other.steps == 3
+    assert (other.steps, other.seed) == (renderer.steps, renderer.seed) == (3, renderer.seed)
 
 
 def test_light_of_the_bundled_prior():
@@ -202,6 +202,18 @@ def test_pictures_turn_with_the_object():
     assert float((pictures[0] - pictures[1].roll(-1, dims=0)).abs().max()) < 2e-3
 
 
+@pytest.mark.parametrize("texture", ["grid", "field", "vertices", "uv"])
+@pytest.mark.parametrize("kind", ["none", "lambert", "point", "normal"])
+def test_views_that_miss_the_object_show_the_background_and_have_gradients(texture, kind):
+    renderer = made("offsets", texture, kind)
+    with torch.no_grad():
+        renderer.geometry.vertices[:, 2] += 50.0
+    render = draw(renderer, grey=0.3)
+    assert bool((render.rgb == 0.3).all() and (render.alpha == 0).all() and (render.depth == 0).all())
+    render.rgb.sum().backward()
+    assert bool(renderer.geometry.offsets.grad.eq(0).all())
+
+
 def test_background_must_fit():
     with pytest.raises(ShapeError, match="background has shape"):
         made()(turntable(2, 16), torch.zeros(3, 3))
@@ -225,3 +237,16 @@ def test_points_of_a_depth_picture_lie_on_the_object(benchmark):
     shape.ellipsoid((1, 1, 1), segments=48, rings=32)
     seen = benchmark.pictures(shape.mesh(), benchmark.spread(4, 48))
     assert seen.points.norm(dim=1).min() > 0.87 and seen.points.norm(dim=1).max() < 0.92
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("geometry", "steps"), [("flexicubes", 90), ("dmtet", 160)])
+def test_a_toybox_object_is_fitted_from_24_views(benchmark, geometry, steps):
+    """Views never trained on at 27 dB or more; the mesh within 2 % of the object's size of what can be seen of it."""
+    config = SurfaceConfig(geometry=geometry, resolution=32)
+    points, renderer, _ = benchmark.fit(benchmark.toy("duck", "yellow"), config, steps=steps)
+    assert points[-1].psnr >= 27.0 and points[-1].chamfer_percent <= 2.0
+    from renderers.surface_conversion import to_mesh
+    from sds3d.meshing.surface import is_closed
+
+    assert is_closed(to_mesh(renderer).faces)

@@ -42,7 +42,7 @@ def test_gradient_equals_autograd_and_a_loss_on_it_reaches_everything():
     points = _points().requires_grad_(True)
     distance, _, gradient = field.with_gradient(points)
     assert torch.allclose(distance, field.distance(points)) and torch.allclose(distance, field(points)[0])
-    assert torch.allclose(gradient, torch.autograd.grad(distance.sum(), points)[0], atol=1e-9)
+    assert torch.allclose(gradient, torch.autograd.grad(field.distance(points).sum(), points)[0], atol=1e-9)
     ((field.with_gradient(_points())[2].norm(dim=1) - 1) ** 2).mean().backward()
     for name, parameter in field.named_parameters():
         if name != "log_sharpness" and not name.endswith("linears.1.bias"):

@@ -101,6 +101,8 @@ def test_the_iso_is_chosen_between_empty_and_solid():
     draws = torch.Generator().manual_seed(0)
     density = torch.cat([torch.rand(900, generator=draws) * 0.5, 80 + 20 * torch.rand(100, generator=draws)])
     assert 0.5 < automatic_iso(density) < 80
+    density[-1] = 1e6
+    assert 0.5 < automatic_iso(density) < 80
 
 
 def test_errors():

@@ -109,11 +109,12 @@ def test_updates_need_no_data():
 
 
 @pytest.mark.parametrize("limit", [1, 7, 40, 10_000])
-def test_chunks_hold_everything_once(limit):
-    counts = torch.tensor([0, 3, 9, 0, 0, 20, 1, 4, 0])
+@pytest.mark.parametrize("per_ray", [0, 4])
+def test_chunks_hold_everything_once(limit, per_ray):
+    counts = torch.full((9,), 4) if per_ray else torch.tensor([0, 3, 9, 0, 0, 20, 1, 4, 0])
     ray = torch.repeat_interleave(torch.arange(9), counts)
     values = torch.rand(len(ray), generator=_draws())
-    pieces = list(samples.chunks(samples.Samples(ray, values, values), 9, limit))
+    pieces = list(samples.chunks(samples.Samples(ray, values, values, per_ray), 9, limit))
     assert torch.equal(torch.cat([piece.distance for _, piece in pieces]), values)
     assert torch.equal(torch.cat([piece.ray + rays.start for rays, piece in pieces]), ray)
     assert [rays.start for rays, _ in pieces][1:] == [rays.stop for rays, _ in pieces][:-1] and pieces[-1][0].stop == 9
