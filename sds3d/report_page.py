@@ -6,6 +6,7 @@ The page needs no network and no server: script, style, mesh and pictures are in
 from __future__ import annotations
 
 import base64
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -21,6 +22,8 @@ LARGEST_MB = 32
 """Meshes and films larger than this are linked instead of carried inside."""
 _PREVIEWS = 8
 """Previews that are shown, evenly chosen from all of them."""
+_COLUMNS = 6
+"""Rows with more values than this are lists, not tables."""
 _PARTS = Path(__file__).parent / "export" / "page"
 _MODES = ("Shaded", "Colours", "Normals", "Clay")
 _SHOWN_ELSEWHERE = ("prompt", "recipe", "status", "citations", "files", "command", "schema")
@@ -141,23 +144,56 @@ def _section(title: str, content: str) -> Iterator[str]:
 
 def _table(values: Mapping[str, Any]) -> str:
     rows = [
-        f"<tr><th>{escape(str(key).replace('_', ' '))}</th><td>{_cell(value)}</td></tr>"
-        for key, value in values.items()
-        if value not in ("", None, [], {})
+        f"<tr><th>{escape(' / '.join(path).replace('_', ' '))}</th><td>{cell}</td></tr>" for path, cell in _rows(values)
     ]
     return f"<table>{''.join(rows)}</table>" if rows else ""
 
 
+def _rows(values: Mapping[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield (path of names, HTML) for every value that is not empty; values of values are rows of their own."""
+    for name, value in values.items():
+        path = (*above, str(name))
+        if value in ("", None, [], {}, ()):
+            continue
+        if isinstance(value, Mapping) and not all(_is_plain(part) for part in value.values()):
+            yield from _rows(value, path)
+        else:
+            yield path, _cell(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
 def _cell(value: Any) -> str:
-    """Return any plain value as HTML: nested ones as tables and lists."""
+    """Return any value of JSON as HTML: steps as a curve, rows of few columns as a table, the rest as text."""
     if isinstance(value, Mapping):
-        return _table(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        if value and all(isinstance(item, Mapping) for item in value):
-            return _grid(value)
-        is_short = all(isinstance(item, int | float | str) for item in value)
-        return escape(", ".join(_text(item) for item in value)) if is_short else _list(value)
-    return escape(_text(value))
+        shown = {key: part for key, part in value.items() if part not in ("", None, [], {})}
+        return " · ".join(f"{escape(str(key).replace('_', ' '))} {_cell(part)}" for key, part in shown.items())
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return escape(_text(value))
+    if value and all(isinstance(item, Mapping) for item in value):
+        if all("step" in item and "loss" in item for item in value):
+            return _curve(value)
+        return _grid(value) if max(len(item) for item in value) <= _COLUMNS else _list(value)
+    return escape(", ".join(_text(item) for item in value)) if all(map(_is_plain, value)) else _list(value)
+
+
+def _curve(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return the loss over the steps as a small drawing with its first, last, smallest and largest value."""
+    points = [
+        (float(record["step"]), float(record["loss"])) for record in records if isinstance(record["loss"], int | float)
+    ]
+    if not points:
+        return ""
+    steps, losses = zip(*points, strict=True)
+    low, wide, high = min(losses), (steps[-1] - steps[0]) or 1.0, (max(losses) - min(losses)) or 1.0
+    places = " ".join(f"{300 * (x - steps[0]) / wide:.1f},{58 - 56 * (y - low) / high:.1f}" for x, y in points)
+    said = f"loss {losses[0]:.4g} at step {steps[0]:.0f}, {losses[-1]:.4g} at step {steps[-1]:.0f}"
+    said += f"; between {low:.4g} and {max(losses):.4g}"
+    line = f'<polyline points="{places}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
+    drawing = f'<svg viewBox="0 0 300 60" width="300" height="60" role="img" aria-label="{said}">{line}</svg>'
+    return f'{drawing}<br><span class="soft">{said}</span>'
 
 
 def _grid(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -180,7 +216,10 @@ def _list(values: Sequence[Any]) -> str:
 
 def _settings(run: RunFolder, info: Mapping[str, Any]) -> Iterator[str]:
     command = info.get("command") or ()
-    text = command if isinstance(command, str) else " ".join(str(word) for word in command)
+    # The first word is the program, "python launch.py"; the others are quoted as a shell wants them.
+    text = (
+        command if isinstance(command, str) else " ".join([*map(str, command[:1]), shlex.join(map(str, command[1:]))])
+    )
     if text or run.recipe_file.is_file():
         yield "<h2>Settings</h2>"
     if text:

@@ -24,10 +24,13 @@ FORMATS: dict[str, Format] = {
     "spz": Format("splats.spz", "the same splats in a tenth of the size, +Y up", "Scaniverse, Spark, Babylon.js"),
     "splat": Format("splats.splat", "the same splats in 32 bytes each, +Z up", "antimatter15's viewer, SuperSplat"),
     "splat_glb": Format("splats.glb", "glTF with KHR_gaussian_splatting, +Y up: experimental", "Cesium, Babylon.js"),
-    "glb": Format("mesh.glb", "closed mesh with vertex colours, +Y up", "Blender, three.js, Windows, Godot"),
-    "obj": Format("mesh.obj", "the same mesh as text, with colours, +Y up", "Blender, almost anything"),
+    "glb": Format("mesh.glb", "mesh with its texture, or vertex colours, +Y up", "Blender, three.js, Windows, Godot"),
+    "obj": Format("mesh.obj", "the same mesh as text, with .mtl and .png beside it, +Y up", "Blender, almost anything"),
     "mesh_ply": Format("mesh.ply", "the same mesh with 8-bit colours, +Z up", "MeshLab, CloudCompare, Open3D"),
     "stl": Format("mesh.stl", "the same mesh without colours, +Z up", "slicers for 3D printing, CAD"),
+    "usdz": Format(
+        "mesh.usdz", "the same mesh with its texture, +Y up (needs usd-core)", "iPhone and iPad (Quick Look), Blender"
+    ),
     "mp4": Format("turntable.mp4", "H.264 video of one turn", "browsers, any player"),
     "gif": Format("turntable.gif", "the same turn, 256 colours, loops", "browsers, chats, README pages"),
     "png": Format("contact.png", "contact sheet of views", "any picture viewer"),

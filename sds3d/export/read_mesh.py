@@ -70,16 +70,15 @@ def _converted(part: Any, is_linear: bool) -> Mesh:
     """Return one trimesh mesh as ours, in the file's frame."""
     vertices, faces = np.asarray(part.vertices, np.float32), np.asarray(part.faces, np.int64)
     if part.visual.kind == "face":  # every face gets corners of its own
-        colors = np.repeat(np.asarray(part.visual.face_colors)[:, :3] / 255.0, 3, axis=0)
-        return Mesh(vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3), colors.astype(np.float32))
-    colors = None if part.visual.kind is None else vertex_colors(part, is_linear)
-    colors = np.full(vertices.shape, _GREY, np.float32) if colors is None else colors.astype(np.float32)
+        each = np.repeat(np.asarray(part.visual.face_colors)[:, :3] / 255.0, 3, axis=0).astype(np.float32)
+        return Mesh(vertices[faces].reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3), each)
+    found = None if part.visual.kind is None else vertex_colors(part, is_linear)
+    colors = np.full(vertices.shape, _GREY, np.float32) if found is None else found.astype(np.float32)
     if part.visual.kind != "texture":
         return Mesh(vertices, faces, colors)
     material = _material(part.visual.material)
     if part.visual.uv is None or material.base_color is None:
-        has_own = vertex_colors(part, is_linear) is not None
-        base = srgb_to_linear(colors) if has_own else np.ones_like(colors)
+        base = np.ones_like(colors) if found is None else srgb_to_linear(colors)
         return Mesh(vertices, faces, linear_to_srgb(base * np.array(material.base_color_factor, np.float32)))
     uvs = np.asarray(part.visual.uv, np.float32)[:, :2]
     seen = srgb_to_linear(sample(material.base_color, np.nan_to_num(uvs)))

@@ -106,7 +106,7 @@ def placed_parts(loaded: Any) -> list[Any]:
     if not hasattr(loaded, "graph"):
         return [loaded]
     parts = []
-    for node in loaded.graph.nodes_geometry:
+    for node in sorted(loaded.graph.nodes_geometry, key=str):  # the reader's own order differs from run to run
         matrix, name = loaded.graph[node]
         source = loaded.geometry[name]
         part = source.copy()

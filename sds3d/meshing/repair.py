@@ -116,10 +116,9 @@ def _check_left(mesh: Mesh, done: dict[str, int]) -> None:
 
 
 def _without_broken(mesh: Mesh, done: dict[str, int]) -> Mesh:
-    is_finite = np.isfinite(mesh.vertices).all(axis=1)
-    keep = is_finite[mesh.faces].all(axis=1)
-    if mesh.uvs is not None:
-        keep &= np.isfinite(mesh.uvs).all(axis=1)[mesh.uv_faces].all(axis=1)
+    keep = np.asarray(np.isfinite(mesh.vertices[mesh.faces]).all(axis=(1, 2)))
+    if mesh.uvs is not None and mesh.uv_faces is not None:
+        keep &= np.isfinite(mesh.uvs[mesh.uv_faces]).all(axis=(1, 2))
     done["broken_faces"] = int((~keep).sum())
     grey = np.float32(0.5)
     mesh = replace(mesh, colors=np.where(np.isfinite(mesh.colors), mesh.colors, grey))

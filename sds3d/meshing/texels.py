@@ -48,6 +48,9 @@ def assign(corners, size, reach):  # type: ignore[no-untyped-def]
     nearest = np.full((size, size), np.float32(1e30), np.float32)
     owners = np.zeros((size, size), np.uint8)
     for f in range(corners.shape[0]):
+        first, second = corners[f, 1] - corners[f, 0], corners[f, 2] - corners[f, 0]
+        if abs(first[0] * second[1] - first[1] * second[0]) < 1e-9:
+            continue  # a face without extent in the picture shows one point of another one
         x0 = max(0, int(np.floor(corners[f, :, 0].min() - reach)))
         x1 = min(size - 1, int(np.ceil(corners[f, :, 0].max() + reach)))
         y0 = max(0, int(np.floor(corners[f, :, 1].min() - reach)))

@@ -172,8 +172,26 @@ def _checked(mesh: Mesh, result: dict[str, NDArray[np.generic]], border: float, 
     uvs = border + inner * result["uvs"].astype(np.float64) * (extent / extent.max())
     if not np.isfinite(uvs).all():
         return "its coordinates are not finite"
-    made = replace(mesh, uvs=uvs.astype(np.float32), uv_faces=faces, material=None)
+    uvs = uvs.astype(np.float32)
+    made = replace(mesh, uvs=uvs, uv_faces=_with_slivers(mesh.faces, faces, uvs), material=None)
     return Unwrapped(mesh=made, method="xatlas", charts=int(np.asarray(result["charts"])))
+
+
+def _with_slivers(faces: NDArray[np.int64], uv_faces: NDArray[np.int64], uvs: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Return `uv_faces` with the faces that xatlas put into no chart at the coordinate of one of their vertices.
+
+    It leaves out faces of next to no area and puts them into the corner of the picture, where any colour may be.
+    """
+    is_left_out = (np.ptp(uvs[uv_faces], axis=1) == 0.0).all(axis=1)
+    if not is_left_out.any() or is_left_out.all():
+        return uv_faces
+    known = np.full(int(faces.max()) + 1, -1)
+    known[faces[~is_left_out]] = uv_faces[~is_left_out]
+    choices = known[faces[is_left_out]]
+    best = choices.max(axis=1, keepdims=True)  # -1 where no neighbour has a chart either
+    result = uv_faces.copy()
+    result[is_left_out] = np.where(best >= 0, best, uv_faces[is_left_out])
+    return result
 
 
 def _by_cells(mesh: Mesh, size: int, padding_px: float) -> Unwrapped:

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sds3d.cameras import look_at_origin, orbit, sample_orbit, turntable
+from sds3d.errors import ShapeError
 from sds3d.priors.camera_condition import FEATURE_SIZES, encode_cameras
 
 
@@ -55,6 +56,25 @@ def test_sampled_azimuths_are_stratified_uniform_and_seeded():
     first, again = (sample_orbit(4, 8, torch.Generator().manual_seed(3)) for _ in range(2))
     assert torch.equal(first.cam_to_world, again.cam_to_world)
     assert len(first[:2]) == 2 and first[torch.tensor([3])].azimuth_deg == first.azimuth_deg[3]
+
+
+def test_cameras_in_groups_look_from_evenly_spaced_sides_of_one_object():
+    generator = torch.Generator().manual_seed(1)
+    steps = [sample_orbit(8, 8, generator, (-10, 45), (2.3, 2.7), group=4) for _ in range(400)]
+    azimuth = torch.stack([cameras.azimuth_deg for cameras in steps]).view(-1, 2, 4)
+    turns = (azimuth - azimuth[:, :, :1]).remainder(360)
+    assert torch.allclose(turns, torch.tensor([0.0, 90.0, 180.0, 270.0]).expand_as(turns), atol=1e-3)
+    between = (azimuth[:, 1, 0] - azimuth[:, 0, 0]).remainder(90)  # stratified: the groups halve the sector
+    assert between.mean().item() == pytest.approx(45, abs=4) and between.std() > 10
+    share = torch.histc(azimuth, 12, 0, 360) / azimuth.numel()
+    assert torch.allclose(share, torch.full((12,), 1 / 12), atol=0.02)
+    for name in ("elevation_deg", "distance"):
+        rows = torch.stack([getattr(cameras, name) for cameras in steps]).view(-1, 2, 4)
+        assert (rows == rows[:, :, :1]).all() and (rows[:, 0] != rows[:, 1]).all()
+    plain, grouped = (sample_orbit(4, 8, torch.Generator().manual_seed(3), **more) for more in ({}, {"group": 1}))
+    assert torch.equal(plain.cam_to_world, grouped.cam_to_world)
+    with pytest.raises(ShapeError, match=r"batch of cameras has shape \[6\], but a multiple of group = 4"):
+        sample_orbit(6, 8, generator, group=4)
 
 
 def test_camera_features_are_mvdreams_matrix_and_harmonics():

@@ -2,7 +2,8 @@
 
     python kill_and_resume.py PRIOR FOLDER
 
-makes in FOLDER the uninterrupted run `whole` and, for every moment, a run of that name which is killed and resumed.
+makes in FOLDER the uninterrupted run `whole` and, for every moment, a run of that name which is killed and resumed; then
+the same with a recipe of three stages, `staged_whole` and so on.
 All of it is one process that forks, because starting Python and its libraries is most of the cost.
 """
 
@@ -33,6 +34,20 @@ KEYS = (
     "export.size=16",
 )
 
+STAGED = """
+name: staged
+title: Field, mesh, texture
+cameras: {views: 2, size: 16}
+training: {steps: 4, preview_every: 0}
+export: {formats: [obj, glb, png], size: 16, mesh_resolution: 16, mesh_faces: 500, texture_size: 32}
+stages:
+  field:
+    renderer: {kind: nerf, encoding: {levels: 2, finest_resolution: 16}, hidden: 8, sampling: {count: 16}}
+  shape:
+    renderer: {kind: mesh, resolution: 8, backend: reference}
+  texture:
+    renderer: {kind: mesh, geometry: fixed, backend: reference, texture: {kind: uv, image_size: 32}}
+"""
 PROMPT = "a lighthouse"  # no word of the toybox, so that no time goes into judging it
 SLOW_IMPORTS = (
     "launch",
@@ -96,6 +111,34 @@ def at_random() -> None:
     Checkpoints.on_train_start = start_clock  # type: ignore[method-assign]
 
 
+def in_stage(number: int) -> Callable[[], None]:
+    """Step 3 of a stage is done and not saved."""
+
+    def prepare() -> None:
+        from systems.callbacks import Checkpoints
+
+        save = Checkpoints.on_train_batch_end
+
+        def killing(self: Any, trainer: Any, pl_module: Any, *rest: Any) -> None:
+            if (pl_module.stage, pl_module.steps_done) == (number, 3):
+                die()
+            save(self, trainer, pl_module, *rest)
+
+        Checkpoints.on_train_batch_end = killing  # type: ignore[method-assign]
+
+    prepare.__name__ = f"in_stage_{number + 1}"
+    return prepare
+
+
+def while_handing_over() -> None:
+    """The first stage is over, the second has not begun."""
+    from systems import build
+
+    hand_over = build._handed_over
+    build._handed_over = lambda before, particle: hand_over(None, 0) if before is None else die()  # type: ignore
+
+
+STAGED_MOMENTS = (in_stage(0), while_handing_over, in_stage(1), in_stage(2))
 MOMENTS = (while_writing_a_checkpoint, between_optimiser_and_density_control, while_exporting, at_random)
 
 
@@ -117,15 +160,23 @@ def main(prior: str, folder: Path) -> None:
     for name in SLOW_IMPORTS:  # once, for all children
         importlib.import_module(name)
 
-    def generate(name: str, prepare: Callable[[], None] | None = None) -> int:
-        options = [f"prior.path={prior}", *KEYS, "--tiny", "--seed", "4", "--out", str(folder / name)]
-        return call(["generate", PROMPT, *options], prepare)
+    staged = folder / "staged.yaml"
+    staged.write_text(STAGED)
 
-    print("whole", generate("whole"), flush=True)
-    for moment in MOMENTS:
-        name = moment.__name__
-        killed, resumed = generate(name, moment), call(["resume", str(folder / name)])
-        print(name, killed, resumed, flush=True)
+    def generate(name: str, options: tuple[str, ...], prepare: Callable[[], None] | None = None) -> int:
+        return call(
+            ["generate", PROMPT, f"prior.path={prior}", *options, "--seed", "4", "--out", str(folder / name)], prepare
+        )
+
+    for prefix, moments, options in (
+        ("", MOMENTS, (*KEYS, "--tiny")),
+        ("staged_", STAGED_MOMENTS, ("--recipe", str(staged))),
+    ):
+        print(f"{prefix}whole", generate(f"{prefix}whole", options), flush=True)
+        for moment in moments:
+            name = prefix + moment.__name__
+            killed, resumed = generate(name, options, moment), call(["resume", str(folder / name)])
+            print(name, killed, resumed, flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import torch
 from sds3d.cameras import orbit
 from sds3d.export.axes import to_gltf_axes
 from sds3d.export.mesh import write_mesh
+from sds3d.meshing.from_splats import mesh_from_splats
 from sds3d.meshing.mesh import Material, Mesh
 from sds3d.report_page import write_report_page
 from sds3d.run import RunFolder, write_json
@@ -193,3 +194,11 @@ def test_the_viewer_of_the_report_shows_what_we_render(
     assert 0.05 < there.mean() < 0.6 and overlap(ours.alpha > 0.0, there) > 0.95
     both = (ours.alpha > 0.99) & there
     assert np.abs(picture[both] / 255.0 - ours.rgb[both]).mean() < tolerance  # shaded as our renders are
+
+
+@pytest.mark.slow
+def test_the_validator_passes_meshes_of_splats(
+    tmp_path: Path, make_splats: Callable, node_package: Callable[[str], Path]
+) -> None:
+    mesh = write_mesh(tmp_path / "m.glb", mesh_from_splats(make_splats(40), resolution=16, target_faces=500))
+    assert validate(node_package("gltf-validator"), mesh)["messages"] == []

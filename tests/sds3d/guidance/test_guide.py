@@ -174,6 +174,16 @@ def test_steps_repeat_with_the_generator_and_share_times_as_configured(make_prio
         assert len(draws.uniform.unique()) == distinct, "samples that share a time share the further draw"
 
 
+def test_views_a_prior_looks_at_together_share_a_time(make_prior) -> None:
+    prior = make_prior()
+    prior.group_views = 2
+    z0 = torch.zeros(12, 3, 4, 4)
+    for group, expected in ((1, 2), (3, 6), (4, 4), (0, 12)):
+        draws = Guidance(prior, SdsConfig(group=group), 10).draw(z0, 0, torch.Generator().manual_seed(0))
+        runs = draws.t.view(-1, expected)
+        assert (runs == runs[:, :1]).all() and draws.t.unique().numel() == 12 // expected
+
+
 def test_the_window_follows_its_schedule(make_prior) -> None:
     fall = {"clock": "fraction", "points": [[0, 0.9], [1, 0.1]]}
     guide = Guidance(make_prior(), SdsConfig.model_validate({"t_min": fall, "t_max": fall}), 100)
@@ -228,6 +238,26 @@ def test_a_broken_prediction_stops_the_run_and_is_named() -> None:
     )
     assert gradient.isfinite().all() and logs["non_finite"].item() == 1
     assert gradient[0, 0, 0, 0] == 0 and gradient[1].abs().min() > 0
+
+
+def test_a_render_of_latents_is_judged_as_it_is(make_prior, prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior, cameras, rgb = make_prior(), turntable(2, 6), torch.rand(2, 6, 6, 3)
+    guide, z0 = Guidance(prior, SdsConfig(), 10), prior.encode(rgb)
+    latents = z0.permute(0, 2, 3, 1).clone().requires_grad_()
+    through_encoder, _ = guide(rgb.requires_grad_(), prompt, cameras, 0, torch.Generator().manual_seed(0))
+    assert guide._latent_shape == tuple(z0.shape[1:])
+    monkeypatch.setattr(prior, "encode", None)  # nobody may ask for it now
+    loss, _ = guide(latents, prompt, cameras, 0, torch.Generator().manual_seed(0), is_latent=True)
+    torch.testing.assert_close(loss, through_encoder)
+    loss.backward()
+    draws = guide.draw(z0, 0, torch.Generator().manual_seed(0))
+    gradient, _ = guide.gradient(z0, prompt, cameras, 0, draws)
+    torch.testing.assert_close(latents.grad, gradient.permute(0, 2, 3, 1) / 2)
+    large = torch.randn(2, 12, 12, z0.shape[1]).requires_grad_()  # another size is resized, differentiably
+    guide(large, prompt, cameras, 0, torch.Generator(), is_latent=True)[0].backward()
+    assert (large.grad != 0).any(dim=-1).float().mean() > 0.9
+    with pytest.raises(ShapeError, match="latents of this prior"):
+        guide(torch.rand(2, 6, 6, 7), prompt, cameras, 0, torch.Generator(), is_latent=True)
 
 
 def test_inputs_that_do_not_fit_are_refused(make_prior, prompt: Prompt, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,17 @@ import pytest
 from sds3d.config import load_recipe
 from sds3d.errors import AssetError, ConfigError
 from sds3d.guidance.methods import METHODS
-from sds3d.guidance.requirements import Abilities, check_method, check_recipe, possible
+from sds3d.guidance.requirements import (
+    Abilities,
+    check_latents,
+    check_method,
+    check_recipe,
+    check_views,
+    check_words,
+    possible,
+)
 from sds3d.priors.folder import PriorFolder
+from sds3d.priors.source import Source
 from sds3d.prompts import Prompt
 
 FULL = Abilities(name="full", camera=True)
@@ -93,3 +102,61 @@ def test_every_prior_of_a_recipe_is_checked() -> None:
     with pytest.raises(AssetError, match=r"no/such' does not exist"):
         check_recipe(recipe)
     assert recipe.also[0].guidance.method == "csd" and Path(recipe.also[0].prior.path).is_absolute()
+
+
+def source(family: str) -> Source:
+    """Return a checked model of a family, as far as requirements look at it."""
+    return Source(name=f"my-{family}", path=Path("p"), family=family, licence="", revision="")  # type: ignore[arg-type]
+
+
+def test_views_must_be_whole_groups() -> None:
+    together = Abilities.of_source(source("multi_view"))
+    assert (together.group_views, together.camera, together.words) == (4, True, True)
+    check_views(8, together)
+    check_views(3, Abilities.of_source(source("latent_diffusion")))
+    with pytest.raises(
+        ConfigError, match=r"cameras.views is 6, but the prior 'my-multi_view' looks at 4 .*Set cameras.views to 4"
+    ) as caught:
+        check_views(6, together)
+    assert caught.value.path == "cameras.views"
+
+
+def test_a_prior_without_words_takes_no_negative_prompt() -> None:
+    wordless = Abilities.of_source(source("zero123"))
+    with pytest.raises(ConfigError, match=r"prompt.negative is 'ugly'.*'my-zero123' reads no words") as caught:
+        check_words(Prompt(text="a mug", negative="ugly"), wordless)
+    assert caught.value.path == "prompt.negative"
+    check_words(Prompt(text="a mug", negative=" "), wordless)
+    check_words(Prompt(text="a mug", negative="ugly"), Abilities.of_source(source("latent_diffusion")))
+
+
+def test_a_recipe_is_refused_for_its_views_and_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sds3d.guidance import requirements
+
+    monkeypatch.setattr(requirements, "check_prior", lambda config, needed_by: source(config.path.split("/")[-1]))
+
+    def recipe(*overrides: str) -> object:
+        return load_recipe("quickstart", [], [*overrides], {"prompt.text": ("the prompt", "a mug")})
+
+    with pytest.raises(ConfigError, match="another multiple of 4"):
+        check_recipe(recipe("prior.path=no/multi_view", "cameras.views=2"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="another multiple of 4"):  # the other prior of a pair counts too
+        check_recipe(recipe("also=[{prior: {path: no/multi_view}}]", "cameras.views=2"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"Set prompt.negative=''"):
+        check_recipe(recipe("prior.path=no/zero123", "prompt.negative=blurry"))  # type: ignore[arg-type]
+    check_recipe(recipe("prior.path=no/zero123", "cameras.views=2"))  # type: ignore[arg-type]
+
+
+def test_latents_are_of_one_prior_and_have_no_pixels() -> None:
+    def check(*overrides: str) -> None:
+        recipe = load_recipe("latentnerf", ["tiny"], [*overrides], {"prompt.text": ("the prompt", "a mug")})
+        _, stage = recipe.plan()[0]
+        check_latents(stage, stage.guidance)
+
+    check()
+    with pytest.raises(ConfigError, match=r"each prior has latents of its own.*renderer.channels=rgb") as caught:
+        check("also=[{prior: {path: toybox}}]")
+    assert caught.value.path == "also"
+    for key in ("guidance.pixel_filter=pixel", "guidance.image_weight=0.1"):
+        with pytest.raises(ConfigError, match=r"works on pixels\. Set guidance.pixel_filter=none"):
+            check(key)

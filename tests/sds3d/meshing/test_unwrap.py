@@ -49,6 +49,20 @@ def test_xatlas_stretches_little_and_cuts_seldom(mug: Mesh) -> None:
     assert np.median(large / small) < 1.2 and np.median(large) / np.percentile(large, 5) < 1.6
 
 
+@needs_xatlas
+def test_faces_without_area_take_the_colour_of_a_neighbour(box: Mesh) -> None:
+    """xatlas puts such a face into the corner of the picture: here it must show one of its own vertices."""
+    a, b, c = box.faces[0]
+    tip = box.vertices[[a]] * 0.5 + box.vertices[[b]] * 0.5
+    faces = np.concatenate([box.faces[1:], [[a, 8, c], [8, b, c], [a, b, 8]]])  # the last one lies on an edge
+    mesh = Mesh(np.concatenate([box.vertices, tip]), faces, np.zeros((9, 3)))
+    made = unwrap(mesh, 128, method="xatlas").mesh
+    assert made.uvs is not None and made.uv_faces is not None
+    assert np.ptp(made.uvs[made.uv_faces[-1]], axis=0).max() == 0.0  # it was left out
+    shown = {int(made.faces[face, corner]) for face, corner in np.argwhere(made.uv_faces == made.uv_faces[-1, 0])[:-3]}
+    assert shown <= {a, b, 8} and shown
+
+
 def test_cells_suit_right_triangles() -> None:
     """A right-angled isosceles triangle is shown without stretch, whichever corner comes first."""
     corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32)

@@ -298,7 +298,7 @@ def test_a_motion_adapter_joins_its_base(tmp_path: Path, sd_folder: Path) -> Non
     assert source.family == "motion_adapter" and source.main == sd_folder
     assert [model.path for model in (source, *source.others)] == [tmp_path / "adapter", sd_folder]
     prior = open_prior(config)
-    assert type(prior).__name__ == "AnimateDiffPrior" and prior.encode(torch.rand(4, 16, 16, 3)).shape[1] == 4
+    assert type(prior).__name__ == "AnimateDiffPrior" and prior.encode(torch.rand(1, 4, 16, 16, 3)).shape[:2] == (1, 4)
 
 
 def test_a_picture_turner_needs_its_picture(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from sds3d.priors.video.ltx import pack_latents, unpack_latents
 from sds3d.priors.video.open import open_video_prior
 
 FAMILIES = ("unet3d", "animatediff", "svd", "wan", "cogvideox-rotary", "ltx")
-pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @pytest.fixture(params=FAMILIES)

@@ -22,10 +22,8 @@ from sds3d.prompts import Prompt
 
 NAMES = ("unet3d", "animatediff", "svd", "wan", "wan-experts", "cogvideox-rotary", "ltx")
 PICTURES = ("wan-first", "wan-i2v-clip", "cogvideox-i2v", "ltx-first")
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-    pytest.mark.filterwarnings("ignore::sds3d.priors.text_store.PromptCutWarning"),  # tiny encoders read 12 letters
-]
+# Tiny encoders read 12 letters.
+pytestmark = pytest.mark.filterwarnings("ignore::sds3d.priors.text_store.PromptCutWarning")
 
 
 def gradient(guidance: ClipGuidance, rgb: Tensor, prompt: str = "a mug") -> Tensor:
