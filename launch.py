@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -228,12 +229,12 @@ def doctor_command(
         _show(f"Recipe {recipe}", [check.as_dict() for check in rows], as_json)
         return 1 if any(check.state == "broken" for check in rows) else 0
     try:
-        from renderers.gaussians.rasterise import available_backends
+        from renderers.backends import available_backends
 
-        rasterisers = available_backends()
+        backends = available_backends()
     except ImportError as error:
-        rasterisers = {"reference": f"{error}: pip install -e ."}
-    found = doctor.checks(rasterisers)
+        backends = {"all": f"{error}: pip install -e ."}
+    found = doctor.checks(backends)
     _show("This machine", [check.as_dict() for check in found], as_json)
     return 1 if any(check.state == "broken" for check in found) else 0
 
@@ -394,6 +395,7 @@ def _show(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None
 def execute(arguments: list[str]) -> int:
     """Carry out a command line and return the exit code; errors the user can act on become one line."""
     hardware.prepare_environment()
+    warnings.showwarning = _show_warning
     arguments = [*arguments, "--help"] if arguments in ([], ["prior"]) else arguments
     try:
         result = app(args=arguments, standalone_mode=False, prog_name=PROGRAM)
@@ -407,6 +409,11 @@ def execute(arguments: list[str]) -> int:
     if message:
         typer.echo(f"Error: {' '.join(message.split())}", err=True)
     return code
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **rest: Any) -> None:
+    """Print a warning as one line, without the place in the code it came from."""
+    typer.echo(f"Warning: {' '.join(str(message).split())}", err=True)
 
 
 def main() -> None:

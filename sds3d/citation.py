@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -27,7 +29,7 @@ class Citation:
     @property
     def line(self) -> str:
         """One readable line: first author, title, venue, year, identifier."""
-        first, *others = self.authors.split(" and ")
+        first, *others = _without_latex(self.authors).split(" and ")
         who = f"{first} et al." if others else first
         where = ", ".join(part for part in (self.venue, str(self.year)) if part)
         return f"{who}: {self.title}. {where}" + (f". arXiv:{self.arxiv}" if self.arxiv else "")
@@ -41,3 +43,12 @@ class Citation:
         body = "".join(f"  {name} = {{{value}}},\n" for name, value in rows)
         kind = "article" if self.is_article else "inproceedings" if self.venue else "misc"
         return f"@{kind}{{{self.key},\n{body}}}"
+
+
+_ACCENTS = {'"': "\u0308", "'": "\u0301", "`": "\u0300", "^": "\u0302", "~": "\u0303"}
+
+
+def _without_latex(text: str) -> str:
+    """Return `text` with the accents of BibTeX, such as {\\"o}, as letters."""
+    letters = re.sub(r"\{\\([\"'`^~])\\?(\w)\}", lambda found: found[2] + _ACCENTS[found[1]], text)
+    return unicodedata.normalize("NFC", letters)

@@ -14,14 +14,15 @@ from typing import TYPE_CHECKING, Literal
 
 from sds3d import hardware
 from sds3d.config.shipped import shipped
-from sds3d.errors import AssetError
+from sds3d.errors import AssetError, Sds3dError
+from sds3d.export.usdz import probe_usd
+from sds3d.meshing.unwrap import probe_xatlas
 from sds3d.priors.folder import check_folder
+from sds3d.priors.places import here, hub_cache
+from sds3d.priors.source import CHECKSUMS
 
 if TYPE_CHECKING:
     from sds3d.config import Recipe
-
-CHECKSUMS = "SHA256SUMS"
-"""Optional file of a prior folder with the output of `sha256sum`, verified if it is there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,31 +39,33 @@ class Check:
         return asdict(self)
 
 
-def checks(rasterisers: Mapping[str, str] | None = None) -> list[Check]:
+def checks(backends: Mapping[str, str] | None = None) -> list[Check]:
     """Return all rows.
 
     Args:
-        rasterisers: name -> "available" or "reason: fix", as the renderers report it. They are above this module, so
+        backends: name -> "available" or "reason: fix", as the renderers report it. They are above this module, so
             the caller brings their answer.
     """
-    rows = [_torch(), _cuda(), *(_rasteriser(name, state) for name, state in (rasterisers or {}).items())]
+    rows = [_torch(), _cuda(), *(_optional(name, state) for name, state in (backends or {}).items())]
+    rows += [_optional("textures by xatlas", probe_xatlas()), _optional("usdz", probe_usd())]
     rows += [_package("diffusers", "runs priors"), _package("av", "writes mp4")]
-    rows += [_bundled("bundled prior", "priors", "toybox"), _judge(), _memory(), _disk(), _threads()]
+    rows += [_bundled("bundled prior", "priors", "toybox"), _models(), _judge(), _memory(), _disk(), _threads()]
     return rows
 
 
 def recipe_checks(recipe: Recipe) -> list[Check]:
     """Return whether a recipe can run here: a row for each of its models, and rows of the memory it will need."""
     from sds3d.priors.footprint import predict_memory
-    from sds3d.priors.source import locate
+    from sds3d.priors.source import check_prior
 
     cards = hardware.cuda_cards()[0] if hardware.torch_cuda_version() else []
     on_card = recipe.device == "cuda" or (recipe.device == "auto" and bool(cards))
     rows = []
-    for config in [part.prior for _, stage in recipe.plan() for part in (stage, *stage.also)]:
+    configs = [c for _, stage in recipe.plan() for c in (stage.prior, *(extra.prior for extra in stage.also))]
+    for config in configs:
         try:
-            source = locate(config.path)
-        except AssetError as error:
+            source = check_prior(config)
+        except Sds3dError as error:
             rows.append(Check(name=f"model {config.path}", state="broken", detail=str(error)))
             continue
         facts = f"{source.family}, licence {source.licence}, revision {source.revision or 'unknown'}"
@@ -125,11 +128,11 @@ def _cuda() -> Check:
     return Check(name="CUDA card", state="ok", detail=", ".join(cards))
 
 
-def _rasteriser(name: str, state: str) -> Check:
+def _optional(name: str, state: str) -> Check:
     reason, _, fix = state.partition(": ")
     if state == "available":
-        return Check(name=f"rasteriser {name}", state="ok", detail="available")
-    return Check(name=f"rasteriser {name}", state="off", detail=reason, fix=fix)
+        return Check(name=name, state="ok", detail="available")
+    return Check(name=name, state="off", detail=reason, fix=fix)
 
 
 def _package(name: str, purpose: str) -> Check:
@@ -151,6 +154,14 @@ def _bundled(name: str, *parts: str) -> Check:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6
     verified = "checksums verified" if (folder / CHECKSUMS).is_file() else "structure verified"
     return Check(name=name, state="ok", detail=f"{size:.0f} MB, {verified}, '{folder}'")
+
+
+def _models() -> Check:
+    names = [name for name in here() if name != "toybox"]
+    if names:
+        return Check(name="fetched models", state="ok", detail=f"{', '.join(names)} in '{hub_cache()}'")
+    fix = "optional: 'fetch --list' shows what there is; a GPU is advised"
+    return Check(name="fetched models", state="off", detail=f"none in '{hub_cache()}'", fix=fix)
 
 
 def wrong_checksums(folder: Path) -> list[str]:

@@ -84,16 +84,28 @@ def check_device(device: str) -> None:
 
 def check_rasteriser(backend: str, device: str) -> None:
     """Raise BackendError if a rasteriser chosen by hand lacks its package or its device. A quick first look only."""
-    package = {"gsplat": "gsplat", "cpu": "numba"}.get(backend)
-    if package is not None and importlib.util.find_spec(package) is None:
+    package = "numba" if backend == "cpu" else backend
+    if package in _SOURCES and importlib.util.find_spec(package) is None:
         raise BackendError(
             f"renderer.backend '{backend}' needs the package '{package}', which is not installed. "
-            f"Run 'pip install {package}', or use renderer.backend=auto."
+            f"Run 'pip install {_SOURCES[package]}', or use renderer.backend=auto."
         )
-    if backend == "gsplat":
+    if backend in _CARDS_ONLY:
         if device == "cpu":
-            raise BackendError("renderer.backend 'gsplat' runs on CUDA cards only, but device is 'cpu'. Use 'auto'.")
+            raise BackendError(
+                f"renderer.backend '{backend}' runs on CUDA cards only, but device is 'cpu'. Use 'auto'."
+            )
         check_device("cuda")
+
+
+_SOURCES = {
+    "numba": "numba",
+    "gsplat": "gsplat",
+    "nerfacc": "nerfacc",
+    "nvdiffrast": "git+https://github.com/NVlabs/nvdiffrast --no-build-isolation",
+    "pytorch3d": "git+https://github.com/facebookresearch/pytorch3d",
+}
+_CARDS_ONLY = ("gsplat", "nerfacc", "nvdiffrast")
 
 
 def memory_gb() -> tuple[float, float] | None:

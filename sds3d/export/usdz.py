@@ -30,7 +30,7 @@ _PICTURES = {
 def probe_usd() -> str:
     """Return "available" or why USD is not, with the command that mends it."""
     found = find_spec("pxr") is not None
-    return "available" if found else "the package usd-core is not installed: pip install 'sds3d[mesh]'"
+    return "available" if found else "the package usd-core is not installed: pip install 'sds3d[usd]'"
 
 
 def write_usdz(path: Path, mesh: Mesh) -> Path:

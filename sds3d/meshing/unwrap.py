@@ -67,7 +67,7 @@ class Unwrapped:
 def probe_xatlas() -> str:
     """Return "available" or why xatlas is not, with the command that mends it."""
     found = find_spec("xatlas") is not None
-    return "available" if found else "the package xatlas is not installed: pip install 'sds3d[mesh]'"
+    return "available" if found else "the package xatlas is not installed: pip install xatlas"
 
 
 def unwrap(

@@ -205,3 +205,8 @@ def test_bibtex_is_balanced(key: str) -> None:
     assert work.bibtex.count("{") == work.bibtex.count("}")
     assert work.bibtex.startswith("@") and f"{{{key}," in work.bibtex and work.title in work.bibtex
     assert str(work.year) in work.line and "\n" not in work.line
+
+
+def test_names_are_letters_on_the_line_and_latex_in_bibtex() -> None:
+    work = CITATIONS["instant_ngp"]
+    assert work.line.startswith("Thomas Müller et al.") and '{\\"u}' in work.bibtex

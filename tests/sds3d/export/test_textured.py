@@ -112,7 +112,7 @@ def test_obj_names_files_that_are_there(tmp_path: Path, textured_mug: Mesh) -> N
 def test_usdz_passes_the_checker_and_holds_the_mesh(
     tmp_path: Path, textured_mug: Mesh, mug: Mesh, rainbow: Callable, textured: bool
 ) -> None:
-    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'sds3d[mesh]'")
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'sds3d[usd]'")
     from pxr import Usd, UsdGeom
 
     given = textured_mug if textured else mug
@@ -147,7 +147,7 @@ def complaints(path: Path) -> list[str]:
 
 
 def test_all_textures_pass_the_usd_checker_and_a_lost_one_does_not(tmp_path: Path, textured_mug: Mesh) -> None:
-    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'sds3d[mesh]'")
+    pytest.importorskip("pxr", reason="usd-core is not installed: pip install 'sds3d[usd]'")
     from pxr import Sdf
 
     flat = np.full((4, 4, 3), [0.5, 0.5, 1.0])

@@ -142,6 +142,9 @@ def test_a_recipe_is_refused_for_its_views_and_words(monkeypatch: pytest.MonkeyP
         check_recipe(recipe("prior.path=no/multi_view", "cameras.views=2"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="another multiple of 4"):  # the other prior of a pair counts too
         check_recipe(recipe("also=[{prior: {path: no/multi_view}}]", "cameras.views=2"))  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"renderer.init_views is 6, .*Set renderer.init_views to 4"):
+        check_recipe(recipe("prior.path=no/multi_view", "renderer={init: views, init_views: 6}"))  # type: ignore[arg-type]
+    check_recipe(recipe("prior.path=no/multi_view", "renderer={init: ball, init_views: 6}"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"Set prompt.negative=''"):
         check_recipe(recipe("prior.path=no/zero123", "prompt.negative=blurry"))  # type: ignore[arg-type]
     check_recipe(recipe("prior.path=no/zero123", "cameras.views=2"))  # type: ignore[arg-type]

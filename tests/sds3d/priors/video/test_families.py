@@ -80,6 +80,17 @@ def test_nothing_is_trained_and_the_text_encoder_goes(prior: DiffusersVideoPrior
         assert torch.equal(prior.text(["a mug"])[0], asked.text[0]), "and its embeddings are remembered"
 
 
+@pytest.mark.parametrize("name", [*FAMILIES, "ltx-first", "wan-i2v-clip", "cogvideox-i2v"])
+def test_a_bfloat16_network_gives_float32_predictions(name: str, video_folder, video_settings) -> None:
+    full, half = (
+        open_video_prior(video_folder(name), dtype=dtype, settings=video_settings[name])
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    (exact,), (found,) = full.predict([query(full)]), half.predict([query(half)])
+    assert found.dtype == torch.float32 and half.text([""]).dtype == torch.bfloat16
+    assert (found - exact).norm() < 0.05 * exact.norm()
+
+
 def test_encode_has_the_documented_shape_scale_and_gradient(prior: DiffusersVideoPrior) -> None:
     rgb = clips(prior).requires_grad_()
     z0 = prior.encode(rgb)
