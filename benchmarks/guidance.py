@@ -161,12 +161,11 @@ def views_of(path: str) -> Any:
     """Return eight views [8, 64, 64, 3] of a finished run on grey, and how much of each pixel is object."""
     from sds3d.cameras import turntable
     from sds3d.run import open_run
-    from systems.build import build_renderer
-    from systems.checkpoint import read_checkpoint
     from systems.pictures import draw
+    from systems.text_to_3d import trained
 
     run = open_run(Path(path))
-    renderer = build_renderer(run.read_recipe(), read_checkpoint(run.last_checkpoint))
+    renderer, _ = trained(run.read_recipe(), run)
     return draw(renderer, turntable(VIEWS, SIZE), 0.5)
 
 

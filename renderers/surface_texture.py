@@ -52,6 +52,8 @@ class FieldTexture(Texture):
 
     def forward(self, places: Places) -> Tensor:
         """Return the colours at `places` (their positions alone matter)."""
+        if not len(places.position):  # nothing in view; keeps the gradient defined
+            return 0.0 * places.position
         features = self.encoding(places.position / self.radius)
         return torch.sigmoid(features if self.network is None else self.network(features))
 

@@ -91,7 +91,7 @@ def cited_by(recipe: Recipe) -> list[Citation]:
 
     by_arxiv = {entry.arxiv: key for key, entry in CITATIONS.items() if entry.arxiv}
     stages = [stage for _, stage in recipe.plan()]
-    guides = [part.guidance for stage in stages for part in (stage, *stage.also)]
+    guides = [guide for stage in stages for guide in (stage.guidance, *(extra.guidance for extra in stage.also))]
     rows = {row.arxiv: row for row in (METHODS[guide.method] for guide in guides)}
     own = {arxiv: _of_row(row) for arxiv, row in rows.items() if arxiv not in by_arxiv}
     keys = [by_arxiv.get(arxiv, arxiv) for arxiv in rows]

@@ -52,8 +52,8 @@ def resume(run: RunFolder, *, console: Console | None = None) -> Outcome:
 def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
     """Write the asset of the last checkpoint in `formats` (keys of `sds3d.export.FORMATS`) and return the files."""
     recipe = run.read_recipe()
-    first, stage = _trained(recipe, run)
-    others = [_trained(recipe, run, number)[0] for number in range(1, stage.training.particles)]
+    first, stage = trained(recipe, run)
+    others = [trained(recipe, run, number)[0] for number in range(1, stage.training.particles)]
     return write_all([first, *others], stage, run, formats)
 
 
@@ -61,7 +61,7 @@ def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: f
     """Draw the last checkpoint from `views` cameras around it, `size` pixels; return the film and its first picture."""
     from systems.assets import write_views
 
-    renderer, stage = _trained(run.read_recipe(), run)
+    renderer, stage = trained(run.read_recipe(), run)
     return write_views(renderer, stage, run, views, size, elevation_deg)
 
 
@@ -102,7 +102,7 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     return Outcome(files, interrupted=False)
 
 
-def _trained(recipe: Recipe, run: RunFolder, number: int = 0) -> tuple[Renderer, Recipe]:
+def trained(recipe: Recipe, run: RunFolder, number: int = 0) -> tuple[Renderer, Recipe]:
     """Return asset `number` of the run's last checkpoint on the recipe's device, and the recipe of its stage."""
     from systems.build import build_prior, build_renderer, choose_device
     from systems.latents import latents_of, show_by

@@ -74,7 +74,7 @@ BAD = {
     "blank prompt": Bad(["generate", "  "], "The prompt is empty"),
     "no prompt": Bad(["generate"], "The prompt is empty"),
     "unquoted prompt": Bad(["generate", "a", "red", "mug"], "A prompt of several words needs quotes"),
-    "unknown recipe": Bad(["generate", "a mug", "--recipe", "quikstart"], "Did you mean 'quickstart'?"),
+    "unknown recipe": Bad(["generate", "a mug", "--recipe", "quikstart"], "Did you mean 'quickstart'"),
     "missing recipe file": Bad(
         ["generate", "a mug", "--recipe", "./no.yaml"], "The recipe file './no.yaml' does not exist"
     ),
@@ -113,8 +113,8 @@ BAD = {
         "A run cannot start from 'nowhere/mug.spz': there is no such file.",
     ),
     "render nothing": Bad(["render", "nowhere"], "There is no run 'nowhere'"),
-    "cite nothing": Bad(["cite", "quikstart"], "Did you mean 'quickstart'?"),
-    "explain nothing": Bad(["recipes", "quikstart"], "Did you mean 'quickstart'?"),
+    "cite nothing": Bad(["cite", "quikstart"], "Did you mean 'quickstart'"),
+    "explain nothing": Bad(["recipes", "quikstart"], "Did you mean 'quickstart'"),
     "no prior to describe": Bad(["prior", "info", "nowhere"], "The prior 'nowhere' does not exist"),
     "no prior to sample": Bad(["prior", "sample", "a mug", "--prior", "nowhere"], "The prior 'nowhere' does not exist"),
 }
@@ -226,7 +226,7 @@ def test_cite(capsys: pytest.CaptureFixture[str]) -> None:
 def test_doctor_for_machines(capsys: pytest.CaptureFixture[str]) -> None:
     code = launch.execute(["doctor", "--json"])
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
-    assert {"torch", "CUDA card", "rasteriser reference", "bundled prior", "disk", "memory", "threads"} <= set(rows)
+    assert {"torch", "CUDA card", "gaussians: reference", "bundled prior", "disk", "memory", "threads"} <= set(rows)
     assert code == (1 if any(row["state"] == "broken" for row in rows.values()) else 0)
 
 

@@ -23,7 +23,7 @@ class _WeightedRows(torch.autograd.Function):
         for_table = _spread(gradient, index, weights, table) if ctx.needs_input_grad[0] else None
         for_weights = None
         if ctx.needs_input_grad[2]:
-            rows = table.index_select(0, index.reshape(-1)).view(*index.shape, -1)
+            rows = table.index_select(0, index.reshape(-1)).view(*index.shape, table.shape[1])
             for_weights = (rows * gradient[:, None]).sum(dim=-1)
         return for_table, None, for_weights
 

@@ -97,6 +97,8 @@ def open_prior(
 ) -> Prior:
     """Return the frozen prior of `model` on `device`; nothing is downloaded.
 
+    Models of films give a `sds3d.priors.video.base.VideoPrior`, which answers whole clips.
+
     Args:
         model: a recipe's configuration, or just its `path`: a name of the catalog, a folder, a file.
         dtype: number type of the network; None: as the configuration says.
@@ -131,7 +133,8 @@ def open_source(
         arguments["store"] = _store(source, dtype, device)
     function: Any = functools.reduce(getattr, loader.function.split("."), importlib.import_module(loader.module))
     prior: Prior = function(source.main, device=device, dtype=dtype, **arguments)
-    prior.has_camera = prior.has_camera and config.camera
+    if not config.camera:
+        prior.has_camera = False
     return prior
 
 

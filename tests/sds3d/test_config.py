@@ -209,7 +209,7 @@ def test_malformed_overrides(text: str) -> None:
 
 
 def test_nearest_names() -> None:
-    assert "Unknown recipe 'quikstart'. Did you mean 'quickstart'?" in str(problem(recipe="quikstart"))
+    assert "Unknown recipe 'quikstart'. Did you mean 'quickstart'" in str(problem(recipe="quikstart"))
     assert "Unknown overlay 'tinny'. Did you mean 'tiny'?" in str(problem(overlays=["tinny"]))
     assert "The recipe file 'no/such.yaml' does not exist" in str(problem(recipe="no/such.yaml"))
 

@@ -13,6 +13,7 @@ from sds3d.citations import CITATIONS, cited_by
 from sds3d.config import load_recipe
 from sds3d.errors import AssetError
 from sds3d.priors.folder import PriorFolder, PriorMetadata
+from sds3d.priors.source import Source
 
 RECIPE = load_recipe(options={"prompt.text": ("the prompt", "a red mug"), "seed": ("--seed", 7)})
 
@@ -152,10 +153,18 @@ def test_discard_removes_only_runs_without_results(tmp_path: Path) -> None:
     assert not kept.discard() and kept.recipe_file.exists()
 
 
+def source(metadata: PriorMetadata) -> Source:
+    folder = PriorFolder(path=Path("prior"), metadata=metadata)
+    licence = metadata.licence or "not stated"
+    return Source(
+        name="prior", path=folder.path, family="latent_diffusion", licence=licence, revision="123", folder=folder
+    )
+
+
 def test_record_and_first_line() -> None:
-    folder = PriorFolder(path=Path("prior"), metadata=PriorMetadata(licence="Apache-2.0"))
-    record = report.record(RECIPE, folder, ["launch.py", "generate"], None)
+    record = report.record(RECIPE, [source(PriorMetadata(licence="Apache-2.0"))], ["launch.py", "generate"], None)
     json.dumps(record, allow_nan=False)
+    assert record["priors"][0]["revision"] == "123" and record["priors"][0]["licence"] == "Apache-2.0"
     assert record["licences"] == {"sds3d": "Apache-2.0", "prior": "Apache-2.0"}
     assert {"sds3d", "python", "torch"} <= set(record["versions"])
     assert record["hardware"]["threads"] >= 1
@@ -171,13 +180,13 @@ def test_record_and_first_line() -> None:
 
 def test_unknown_words_are_named_with_what_is_known() -> None:
     known = PriorMetadata(nouns=("mug", "car"), colours=("red",), words=("a", "photo", "of"))
-    folder = PriorFolder(path=Path("prior"), metadata=known)
+    folder = source(known)
     assert report.unknown_words("A photo of a RED mug", folder) == ""
     warning = report.unknown_words("a red dragon with wings", folder)
-    for part in ("'dragon'", "'wings'", "mug, car", "red", "prior.path=", "Stable Diffusion"):
+    for part in ("'dragon'", "'wings'", "mug, car", "red", "prior.path=sd15"):
         assert part in warning
     assert "\n" not in warning
-    assert report.unknown_words("anything", PriorFolder(path=Path("p"), metadata=PriorMetadata())) == ""
+    assert report.unknown_words("anything", source(PriorMetadata())) == ""
 
 
 def test_citations_follow_the_configuration() -> None:

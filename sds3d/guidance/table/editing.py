@@ -66,7 +66,7 @@ class CsdEditConfig(GuidanceConfig):
 
 
 def _csd_edit(config: CsdEditConfig) -> Linear:
-    def rest(evidence: Evidence) -> Tensor:
+    def rest(evidence: Evidence) -> Tensor | float:
         return value_of(config.away, evidence) - value_of(config.towards, evidence)
 
     return Linear({PROMPTED: config.towards, UNPROMPTED: rest, Branch("src"): -config.away})

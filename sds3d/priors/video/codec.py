@@ -29,13 +29,13 @@ class ClipCodec:
     def time_stride(self) -> int:
         """Frames a latent frame stands for."""
         config = self.autoencoder.config
-        known = getattr(self.autoencoder, "temporal_compression_ratio", None) or config.get("scale_factor_temporal")
+        known = vars(self.autoencoder).get("temporal_compression_ratio") or config.get("scale_factor_temporal")
         return int(known or config.get("temporal_compression_ratio") or 4) if self.is_causal else 1
 
     @property
     def space_stride(self) -> int:
         """Pixels a latent pixel stands for."""
-        known = getattr(self.autoencoder, "spatial_compression_ratio", None)
+        known = vars(self.autoencoder).get("spatial_compression_ratio")
         return int(known or 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1))
 
     def encode(self, images: Tensor) -> Tensor:
@@ -83,8 +83,8 @@ def latent_numbers(autoencoder: Network) -> tuple[Tensor, Tensor]:
     """
     config = autoencoder.config
     scale = float(config.get("scaling_factor") or 1.0)
-    mean = config.get("latents_mean", getattr(autoencoder, "latents_mean", None))
-    spread = config.get("latents_std", getattr(autoencoder, "latents_std", None))
+    known = dict(autoencoder.named_buffers()) | dict(config)
+    mean, spread = known.get("latents_mean"), known.get("latents_std")
     if mean is None or spread is None:
         shift = float(config.get("shift_factor") or 0.0)
         return torch.full((1, 1, 1, 1, 1), scale), torch.full((1, 1, 1, 1, 1), shift)
