@@ -8,7 +8,7 @@ noiser, its rule. Equal are prior, renderer, cameras, regularisers and the budge
 divided by its cost (frozen and trained forward passes count 1, the training pass of a score network 3). The times fall from
 coarse to fine for all methods that do not bring a schedule of their own. Regularisers are weighed against the gradient, so
 each method's `gain` is chosen such that its mean gradient at the start is as long as quickstart's. "start" is one step:
-random initialisation. Methods that edit (dds, pds, csd-edit) make nothing new and are left out.
+random initialisation. "mvdream-recon@nerf" and its like are the quickstart's method with another renderer. Methods that edit (dds, pds, csd-edit) make nothing new and are left out.
 
 Columns: the judge's noun and colour accuracy over eight views, the share of views whose azimuth it tells within 45 degrees
 (low: Janus faces), the colour saturation of the object over that of the prior's own samples, the difference between seeds over
@@ -55,6 +55,22 @@ SCALES = {
     "asynchronous": 7.5,
 }
 """Guidance scales that belong to a method; the others take the quickstart's."""
+RENDERERS = {
+    "nerf": (
+        "sampling.count=48",
+        "regularisers.opacity={clock: fraction, points: [[0.1, 0], [0.5, 45]]}",
+        "regularisers.entropy={clock: fraction, points: [[0.3, 0], [1, 60]]}",
+    ),
+    "sdf": ("sharpness=50", "sampling.count=48", "regularisers.eikonal=100"),
+    "mesh": (
+        "resolution=40",
+        "regularisers.normal_consistency=400",
+        "regularisers.laplacian=2000",
+        "regularisers.sdf_entropy=1",
+        "regularisers.deviation=5",
+    ),
+}
+"""Keys of the other renderers; those without a section belong to `renderer`. A mesh starts from a sphere: no holes."""
 TRAINING_COST = 3
 """Forward and backward of the score network in units of a forward pass."""
 VIEWS, SIZE = 8, 64
@@ -72,12 +88,12 @@ def prompts(count: int | None = None) -> list[tuple[str, str]]:
 def methods() -> list[str]:
     """Return the methods that take part, the start first."""
     makes_new = {name: all(b.text != "src" for b in row.rule(row.config()).needs) for name, row in METHODS.items()}
-    return [START, *(name for name in METHODS if makes_new[name])]
+    return [START, *(name for name in METHODS if makes_new[name]), *(f"{REFERENCE}@{kind}" for kind in RENDERERS)]
 
 
 def cost(name: str) -> float:
     """Return evaluations per image and step, averaged over times for methods that walk, training included."""
-    row = METHODS[name]
+    row = METHODS[name.partition("@")[0]]
     config = row.config()
     forward = mean(row.evaluations(config, t) for t in range(100, 901, 100))
     return forward + row.score_evals + (TRAINING_COST if row.trains else 0)
@@ -87,6 +103,10 @@ def overrides(name: str) -> list[str]:
     """Return what makes the quickstart recipe a run of `name`; the quickstart's own method is left as it is."""
     if name in (START, REFERENCE):
         return []
+    _, _, kind = name.partition("@")
+    if kind:
+        keys = (key if key.startswith("regularisers") else f"renderer.{key}" for key in RENDERERS[kind])
+        return [f"renderer.kind={kind}", *keys]
     defaults = METHODS[name].config()
     keys = ["weight", *(("t_min", "t_max", "shared_t", "group") if name in OWN_TIMES else ())]
     changed = [f"guidance.{key}={as_yaml(getattr(defaults, key))}" for key in keys]
@@ -107,11 +127,13 @@ def gain(name: str, folder: Path, extra: Sequence[str]) -> float:
     """Return the factor that makes the method's gradient as long as the quickstart's; measured once, kept in a file."""
     file = folder / "gains.json"
     known = json.loads(file.read_text()) if file.exists() else {}
+    if name in (START, REFERENCE) or "@" in name:
+        return 1.0
     for wanted in (REFERENCE, name):
         if wanted not in known:
             known[wanted] = gradient_length(wanted, extra)
             file.write_text(json.dumps(known, indent=2) + "\n")
-    return 1.0 if name in (START, REFERENCE) else known[REFERENCE] / known[name]
+    return known[REFERENCE] / known[name]
 
 
 def run_one(
@@ -128,11 +150,11 @@ def run_one(
             *overrides(name),
             f"training.steps={steps}",
             "training.preview_every=0",
-            "export.formats=[ply, png]",
+            "export.formats=[png]",
             *extra,
         ]
-        if name not in (START, REFERENCE):
-            keys.append(f"guidance.gain={gain(name, options.out, extra):.6g}")
+        if (factor := gain(name, options.out, extra)) != 1.0:
+            keys.append(f"guidance.gain={factor:.6g}")
         made = ["generate", prompt, "--out", str(path), "--seed", str(seed), *keys]
         command = [sys.executable, str(ROOT / "launch.py"), *(["resume", str(path)] if info.exists() else made)]
         with (path.parent / f"seed-{seed}.log").open("w") as log:

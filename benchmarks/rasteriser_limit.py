@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -17,15 +19,15 @@ products, comparisons, selections and one division as one each; three channels; 
 
 
 @cache
-def vector_rate() -> float:
-    """Return how many sixteen-lane multiply-adds a second one thread of this machine does, at best."""
+def _chains() -> Callable[[int, int], None]:
+    """Return a compiled loop of twelve independent chains of multiply-adds, which hide the latency."""
     from numba import njit
 
     from renderers.gaussians.kernels.memory import load, store
     from renderers.gaussians.kernels.simd import multiply_add
 
     @njit(nogil=True)
-    def chains(address: int, rounds: int) -> None:  # twelve independent chains hide the latency
+    def chains(address: int, rounds: int) -> None:
         x = load(address)
         a, b, c, d, e, f = x, x + 1.0, x + 2.0, x + 3.0, x + 4.0, x + 5.0
         g, h, i, j, k, m = x + 6.0, x + 7.0, x + 8.0, x + 9.0, x + 10.0, x + 11.0
@@ -36,12 +38,34 @@ def vector_rate() -> float:
             j, k, m = multiply_add(j, x, x), multiply_add(k, x, x), multiply_add(m, x, x)
         store(address, a + b + c + d + e + f + g + h + i + j + k + m)
 
-    memory, rounds, best = np.full(32, 0.5, np.float32), 200_000, float("inf")
+    chains(np.full(16, 0.5, np.float32).ctypes.data, 1)
+    return chains
+
+
+@cache
+def vector_rate() -> float:
+    """Return how many sixteen-lane multiply-adds a second one thread of this machine does, at best."""
+    chains, memory, rounds, best = _chains(), np.full(16, 0.5, np.float32), 200_000, float("inf")
     for _ in range(8):
         start = time.thread_time()
         chains(memory.ctypes.data, rounds)
         best = min(best, time.thread_time() - start)
     return 12 * rounds / best
+
+
+def two_threads(repeats: int) -> float:
+    """Return how many times the work of one thread two do at present that share nothing (the best of `repeats`)."""
+    chains, rounds = _chains(), 4_000_000
+    memory = [np.full(64, 0.5, np.float32) for _ in range(2)]
+    best = {1: float("inf"), 2: float("inf")}
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(repeats):
+            for count in best:
+                start = time.perf_counter()
+                for share in [pool.submit(chains, each.ctypes.data, rounds) for each in memory[:count]]:
+                    share.result()
+                best[count] = min(best[count], time.perf_counter() - start)
+    return 2 * best[1] / best[2]
 
 
 def count_blocks(scene: Scene) -> int:

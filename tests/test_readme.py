@@ -49,7 +49,7 @@ def test_the_install_and_test_lines_are_what_ci_does():
 
 def test_every_command_is_known():
     verbs = {arguments[0] for arguments in launches()}
-    assert verbs == {"generate", "resume", "export", "render", "recipes", "doctor", "cite", "prior"}
+    assert verbs == {"generate", "resume", "export", "render", "recipes", "doctor", "cite", "fetch", "prior"}
 
 
 @pytest.mark.slow
