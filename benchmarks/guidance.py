@@ -8,7 +8,8 @@ noiser, its rule. Equal are prior, renderer, cameras, regularisers and the budge
 divided by its cost (frozen and trained forward passes count 1, the training pass of a score network 3). The times fall from
 coarse to fine for all methods that do not bring a schedule of their own. Regularisers are weighed against the gradient, so
 each method's `gain` is chosen such that its mean gradient at the start is as long as quickstart's. "start" is one step:
-random initialisation. "mvdream-recon@nerf" and its like are the quickstart's method with another renderer. Methods that edit (dds, pds, csd-edit) make nothing new and are left out.
+random initialisation. "mvdream-recon@nerf" and its like are the quickstart's method with another renderer.
+Methods that edit (dds, pds, csd-edit) make nothing new and are left out.
 
 Columns: the judge's noun and colour accuracy over eight views, the share of views whose azimuth it tells within 45 degrees
 (low: Janus faces), the colour saturation of the object over that of the prior's own samples, the difference between seeds over

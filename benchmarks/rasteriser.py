@@ -73,7 +73,8 @@ def _medians(values: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def stages(scene: Scene, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each kernel of a forward and backward call, and of the calls as a whole."""
+    """Return the median seconds of each kernel of a forward and backward call, of the calls as a whole, and of what
+    torch does in them itself (`contenders.run_empty`)."""
     samples: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
     original = workers.run
@@ -91,8 +92,9 @@ def stages(scene: Scene, repeats: int) -> dict[str, float]:
         for turn in range(repeats + 1):
             spent.clear()
             forward, both = contenders.run_ours(scene)
+            _, empty = contenders.run_empty(scene)
             if turn:
-                for name, seconds in {**spent, "forward": forward, "both": both}.items():
+                for name, seconds in {**spent, "forward": forward, "both": both, "torch alone": empty}.items():
                     samples.setdefault(name, []).append(seconds)
     finally:
         workers.run = original

@@ -11,6 +11,7 @@ import numpy as np
 import scalar_rasteriser as scalar
 import torch
 from rasteriser_scene import Scene
+from torch.autograd.function import once_differentiable
 
 from renderers.gaussians.projection import project
 from renderers.gaussians.rasterise import rasterise
@@ -29,6 +30,37 @@ def run_ours(scene: Scene, backend: str = "cpu") -> Seconds:
     forward = time.thread_time() - start
     torch.autograd.backward([image, alpha], [scene.upstream, scene.upstream_alpha])
     return forward, time.thread_time() - start
+
+
+def run_empty(scene: Scene) -> Seconds:
+    """Run what torch itself does in a call of the rasteriser: two steps of a graph that compute nothing.
+
+    They have the inputs and outputs of projection and compositing, and the projected means keep their gradient.
+    """
+    for leaf in scene.leaves:
+        leaf.grad = None
+    shapes = [(len(scene.viewmats), len(scene.leaves[0]), *tail) for tail in ((2,), (), (3,), ())]
+    start = time.thread_time()
+    fields = _Empty.apply(shapes, *scene.leaves[:4], scene.viewmats, scene.Ks)
+    fields[0].retain_grad()
+    image, alpha = _Empty.apply([scene.upstream.shape, scene.upstream_alpha.shape], *fields, scene.leaves[4])
+    forward = time.thread_time() - start
+    torch.autograd.backward([image, alpha], [scene.upstream, scene.upstream_alpha])
+    return forward, time.thread_time() - start
+
+
+class _Empty(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, shapes: list[tuple[int, ...]], *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.save_for_backward(*tensors)
+        ctx.set_materialize_grads(False)
+        return tuple(torch.empty(shape) for shape in shapes)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *upstream: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        needed = zip(ctx.saved_tensors, ctx.needs_input_grad[1:], strict=True)
+        return (None, *(torch.empty_like(tensor) if is_needed else None for tensor, is_needed in needed))
 
 
 def run_dense(scene: Scene) -> Seconds:

@@ -11,6 +11,8 @@ from sds3d.schedule import Schedule
 
 SHAPES = ("ball", "shell")
 """Clouds a run can start from without any file."""
+FROM_VIEWS = "views"
+"""The start that is fitted to pictures which the prior draws of the prompt."""
 FILE_ENDINGS = (".ply", ".spz", ".splat", ".glb", ".obj", ".stl", ".off")
 """Endings of files a run can start from; whether the file is there is checked when a run begins."""
 
@@ -100,12 +102,17 @@ class GaussiansConfig(Config):
     count: int = Field(
         default=4000, ge=2, le=10_000_000, description="Gaussians at the start; of a file of splats, all"
     )
-    init: Annotated[str, start_from(SHAPES, FILE_ENDINGS)] = Field(
+    init: Annotated[str, start_from((*SHAPES, FROM_VIEWS), FILE_ENDINGS)] = Field(
         default="ball",
         max_length=1000,
-        description="where they start: ball, shell, or a file of splats (.ply, .spz, .splat, .glb), a mesh or points",
+        description="where they start: ball, shell, views (fitted to pictures that the prior draws of the prompt), or a file "
+        "of splats (.ply, .spz, .splat, .glb), a mesh or points",
     )
-    init_radius: float = Field(default=0.5, gt=0, le=2, description="radius of that ball, world units")
+    init_views: int = Field(
+        default=8, ge=2, le=64, description="views: pictures around the object; for multi-view priors a multiple of 4"
+    )
+    init_steps: int = Field(default=300, ge=1, le=100_000, description="views: steps of the fit to those pictures")
+    init_radius: float = Field(default=0.5, gt=0, le=2, description="radius of that ball, world units; of views too")
     init_size: float | None = Field(
         default=None,
         gt=0,

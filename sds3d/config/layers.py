@@ -15,8 +15,6 @@ from sds3d.errors import ConfigError, nearest
 
 FOR_RENDERER = "for_renderer"
 """Key of a layer, above all of an overlay: further keys for recipes whose renderer is of a certain kind."""
-OF_RENDERER = (("optimiser", "learning_rates"), ("regularisers",))
-"""Sections whose keys are names that the renderer gives them; they mean nothing to another kind of renderer."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,16 @@ def _stages(layer: Layer) -> Mapping[str, Any]:
 
 
 def _put(below: dict[str, Any], layer: Layer, model: Model) -> dict[str, Any]:
-    """Return `below` with a layer on top, except its stages; with another kind of renderer, names of the old one go."""
+    """Return `below` with a layer on top, except its stages.
+
+    With another kind of renderer all goes that meant the old one: its keys, and the sections named after its parameters
+    and loss terms.
+    """
     data = {key: value for key, value in layer.data.items() if key not in ("stages", FOR_RENDERER)}
     if _kind(data, "") not in ("", _kind(below)):
-        below = {key: value for key, value in below.items() if (key,) not in OF_RENDERER}
-        optimiser = below.get("optimiser")
-        if isinstance(optimiser, dict):
-            below["optimiser"] = {key: value for key, value in optimiser.items() if key != "learning_rates"}
+        below = {key: value for key, value in below.items() if key not in ("renderer", "regularisers")}
+        if isinstance(below.get("optimiser"), dict):
+            below["optimiser"] = {key: rest for key, rest in below["optimiser"].items() if key != "learning_rates"}
     merged = merge(below, data, layer.origin, model)
     special = layer.data.get(FOR_RENDERER) or {}
     kinds = renderer_kinds()

@@ -89,3 +89,10 @@ def test_for_renderer_names_kinds_that_exist(tmp_path: Path) -> None:
     overlay.write_text("for_renderer: {gausians: {renderer: {count: 5}}}\n")
     with pytest.raises(ConfigError, match=r"'for_renderer.gausians' is no kind of renderer: .*gaussians"):
         load_recipe("quickstart", [overlay])
+
+
+def test_another_renderer_takes_nothing_from_the_old_one() -> None:
+    """Keys of the same name mean other things: 'init' is a cloud here and a solid there."""
+    recipe = load_recipe("quickstart", [], ["renderer.kind=nerf", "renderer.hidden=8"])
+    assert recipe.renderer.kind == "nerf" and recipe.renderer.init == "round" and recipe.renderer.hidden == 8
+    assert not recipe.regularisers and set(recipe.optimiser.learning_rates) == set(recipe.renderer.PARAMETERS)
