@@ -22,7 +22,7 @@ from sds3d.config.load import capped, is_override
 from sds3d.config.prior import BUNDLED, PriorConfig
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
-from sds3d.guidance.requirements import check_recipe
+from sds3d.guidance.requirements import Abilities, check_recipe, check_views
 from sds3d.priors.folder import check_folder
 from sds3d.priors.source import Source, check_prior, locate
 
@@ -293,6 +293,7 @@ def sample(
         raise ConfigError(
             f"'{prior}' draws films, and 'prior sample' draws pictures. Use a prior of pictures.", "prior"
         )
+    check_views(views, Abilities.of_source(source), "--views")
     hardware.check_device(device)
     from sds3d.priors.sampling import sample_sheet
 

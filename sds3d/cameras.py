@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sds3d.errors import ShapeError
+
 
 @dataclass(frozen=True)
 class Cameras:
@@ -45,6 +47,11 @@ class Cameras:
     def to(self, device: torch.device | str) -> Cameras:
         """Return the same cameras on `device`."""
         return self._each(lambda tensor: tensor.to(device))
+
+    def resized(self, size: int) -> Cameras:
+        """Return the same views as square pictures of `size` pixels. Limits: the cameras must be square too."""
+        scale = torch.tensor([size / self.width, size / self.height, 1.0], device=self.intrinsics.device)
+        return replace(self, width=size, height=size, intrinsics=self.intrinsics * scale[:, None])
 
     def __getitem__(self, index: slice | Tensor) -> Cameras:
         """Return a sub-batch; `index` is a slice or an index tensor (not an integer)."""
@@ -115,16 +122,27 @@ def sample_orbit(
     elevation_deg: tuple[float, float] = (-10.0, 45.0),
     distance: tuple[float, float] = (2.3, 2.7),
     fov_deg: float = 45.0,
+    group: int = 1,
 ) -> Cameras:
     """Return `batch` random cameras with azimuths stratified over the circle (one per equal sector, common jitter each).
 
     Stratifying makes one step see all sides; each azimuth is still uniform on [0, 360). Elevation and distance are
     uniform in their ranges. Draws come from `generator` only (a CPU generator, so every device sees the same cameras).
+
+    Args:
+        group: so many consecutive cameras look at the object from evenly spaced azimuths, 360 / group degrees apart and
+            growing, at one elevation and distance. The first azimuths of the groups are stratified over that sector.
+    Raises: ShapeError if the batch is not a whole number of groups.
     """
-    jitter = torch.rand(3, batch, generator=generator)
+    if group < 1 or batch % group:
+        raise ShapeError("the batch of cameras", f"a multiple of group = {group}, and group at least 1", (batch,))
+    groups = batch // group
+    jitter = torch.rand(3, groups, generator=generator)
     start = torch.rand((), generator=generator)
-    azimuth = ((torch.arange(batch) + jitter[0]) / batch + start).remainder(1.0) * 360.0
+    first = ((torch.arange(groups) + jitter[0]) / groups + start)[:, None] / group
+    azimuth = (first + torch.arange(group) / group).flatten().remainder(1.0) * 360.0
     azimuth = torch.where(azimuth >= 360.0, torch.zeros_like(azimuth), azimuth)
+    jitter = jitter.repeat_interleave(group, dim=1)
     elevation = elevation_deg[0] + jitter[1] * (elevation_deg[1] - elevation_deg[0])
     radius = distance[0] + jitter[2] * (distance[1] - distance[0])
     return orbit(azimuth, elevation, radius, fov_deg, size, size)

@@ -12,6 +12,7 @@ from renderers.gaussians.density import DensitySettings
 from renderers.gaussians.parameters import Gaussians, empty
 from renderers.gaussians.renderer import GaussianRenderer, GaussianSettings
 from sds3d.config import Recipe
+from sds3d.config.gaussians import FROM_VIEWS
 from sds3d.export.splats import Splats
 from sds3d.export.start import read_start
 from sds3d.meshing.points import Points
@@ -22,8 +23,20 @@ INITIAL_SHAPES = {"ball": initialise.ball, "shell": initialise.shell}
 
 
 def fresh(recipe: Recipe, number: int, prior: Prior | None = None) -> GaussianRenderer:
-    """Return asset `number` at its start. Raises: AssetError if it is to come from a file that cannot be read."""
+    """Return asset `number` at its start; a start from views needs the `prior` that draws them.
+
+    Raises: AssetError if it is to come from a file that cannot be read.
+    """
+    if starts_from_views(recipe) and prior is not None:
+        from systems.view_start import gaussians_from_views
+
+        return GaussianRenderer(gaussians_from_views(recipe, prior, number), _settings(recipe, number))
     return GaussianRenderer(initial_gaussians(recipe, number), _settings(recipe, number))
+
+
+def starts_from_views(recipe: Recipe) -> bool:
+    """Return whether the Gaussians of `recipe`, one stage, are fitted to pictures of the prior."""
+    return recipe.renderer.kind == "gaussians" and recipe.renderer.init == FROM_VIEWS
 
 
 def restore(recipe: Recipe, saved: dict[str, Any], number: int) -> GaussianRenderer:

@@ -31,7 +31,12 @@ class Maker:
 
 
 MAKERS: dict[str, Maker] = {
-    "gaussians": Maker(fresh=clouds.fresh, restore=clouds.restore, take_over=clouds.take_over),
+    "gaussians": Maker(
+        fresh=clouds.fresh,
+        restore=clouds.restore,
+        take_over=clouds.take_over,
+        asks_prior=lambda recipe, has_before: clouds.starts_from_views(recipe) and not has_before,
+    ),
     "nerf": Maker(
         fresh=volumes.fresh,
         restore=volumes.restore,

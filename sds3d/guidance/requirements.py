@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from sds3d.config.gaussians import FROM_VIEWS, GaussiansConfig
 from sds3d.errors import ConfigError
 from sds3d.guidance.config import GuidanceConfig
 from sds3d.guidance.methods import METHODS
@@ -16,7 +17,7 @@ from sds3d.schedule import Schedule
 
 if TYPE_CHECKING:
     from sds3d.config import Recipe
-    from sds3d.config.recipe import Stage
+    from sds3d.config.recipe import AlsoConfig, Stage
 
 NULL_ROLES = frozenset({"u", "0", "n"})
 
@@ -94,7 +95,9 @@ def check_recipe(recipe: Recipe) -> list[Source]:
     branches a prior cannot give, and for views or words that the prior would take wrongly.
     """
     prompt = recipe.prompt.build()
-    parts = [(stage, part) for _, stage in recipe.plan() for part in (stage, *stage.also)]
+    parts: list[tuple[Stage, Stage | AlsoConfig]] = []
+    for _, one in recipe.plan():
+        parts += [(one, one), *((one, extra) for extra in one.also)]
     needed_by = f"The recipe '{recipe.name}' needs {recipe.needs[0]}" if recipe.needs else ""
     sources = []
     for stage, part in parts:
@@ -102,20 +105,23 @@ def check_recipe(recipe: Recipe) -> list[Source]:
         abilities = Abilities.of_source(source, part.prior.camera)
         check_method(part.guidance, abilities, prompt)
         check_views(stage.cameras.views, abilities)
+        renderer = stage.renderer
+        if part is stage and isinstance(renderer, GaussiansConfig) and renderer.init == FROM_VIEWS:
+            check_views(renderer.init_views, abilities, "renderer.init_views")
         check_words(prompt, abilities)
         check_latents(stage, part.guidance)
         sources.append(source)
     return sources
 
 
-def check_views(views: int, abilities: Abilities) -> None:
-    """Raise ConfigError if `views` are no whole number of the groups the prior looks at together."""
+def check_views(views: int, abilities: Abilities, key: str = "cameras.views") -> None:
+    """Raise ConfigError if the `views` that `key` asks for are no whole number of the groups the prior sees together."""
     group = abilities.group_views
     if views % group:
         raise ConfigError(
-            f"cameras.views is {views}, but the prior '{abilities.name}' looks at {group} views of the object together. "
-            f"Set cameras.views to {group} or another multiple of {group}.",
-            path="cameras.views",
+            f"{key} is {views}, but the prior '{abilities.name}' looks at {group} views of the object together. "
+            f"Set {key} to {group} or another multiple of {group}.",
+            path=key,
         )
 
 

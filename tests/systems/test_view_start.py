@@ -16,7 +16,7 @@ from sds3d.errors import AssetError
 from systems import build, view_start
 from systems.build import build_renderer, build_system
 from systems.randomness import generator_for
-from systems.view_start import background_of, fit
+from systems.view_start import NoObjectWarning, background_of, fit
 
 Make = Callable[..., Any]
 KEYS = ("renderer.init=views", "renderer.init_views=6", "renderer.init_steps=8")
@@ -116,6 +116,18 @@ def test_a_multi_view_prior_hears_no_view_words(make_recipe: Make, asked: list[A
 
     found = view_start.gaussians_from_views(make_recipe(*KEYS), Together())  # type: ignore[arg-type]
     assert asked[0][0] == "a red mug" and len(found) == 60
+
+
+def test_pictures_of_nothing_are_no_start(make_recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dull:
+        group_views, image_size, device = 2, 16, torch.device("cpu")
+
+    monkeypatch.setattr(view_start, "sample_views", lambda *rest: torch.full((6, 16, 16, 3), 0.5))
+    recipe = make_recipe(*KEYS, "renderer.init_steps=60")
+    with pytest.warns(NoObjectWarning, match=r"drew of 'a red mug' show nothing .*starts from a ball"):
+        found = view_start.gaussians_from_views(recipe, Dull())  # type: ignore[arg-type]
+    assert found.means.norm(dim=1).max() <= recipe.renderer.init_radius
+    torch.testing.assert_close(found.opacity_logits.sigmoid(), torch.full((60,), recipe.renderer.init_opacity))
 
 
 def test_a_file_that_cannot_be_read_fails_before_the_prior_is_opened(
