@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
 import typer
 from rich.console import Console
 
-from sds3d import citations, doctor, hardware, report
+from sds3d import citations, doctor, hardware, model_verbs, report
 from sds3d import run as runs
 from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
 from sds3d.config.explain import keys_of
 from sds3d.config.gaussians import FILE_ENDINGS
 from sds3d.config.load import capped, is_override
-from sds3d.config.prior import BUNDLED, PriorConfig
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
-from sds3d.guidance.requirements import Abilities, check_recipe, check_views
-from sds3d.priors.folder import check_folder
-from sds3d.priors.source import Source, check_prior, locate
+from sds3d.guidance.requirements import check_recipe
+from sds3d.priors.source import Source
+from sds3d.report import PROGRAM
 
-PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
 INTERRUPTED = 130
 # What typer raises for wrong options: click's own class, or its copy of it in versions that bring click along.
@@ -39,8 +35,8 @@ app = typer.Typer(
     help="3D generation by score distillation: a prompt goes in, a 3D asset that other programs can open comes out. "
     f'Try: {PROGRAM} generate "a red mug" --tiny',
 )
-prior_app = typer.Typer(help="The bundled diffusion model: train it, look at its samples.")
-app.add_typer(prior_app, name="prior")
+app.command("fetch")(model_verbs.fetch_command)
+app.add_typer(model_verbs.prior_app, name="prior")
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, as 'generate' printed it.", show_default=False)]
 
@@ -156,59 +152,20 @@ def recipes(
     """List the recipes, or every key of one recipe: its value, what it may be and what it means."""
     if methods:
         if as_json:
-            return _show("", table_rows(), True)
+            return report.show("", table_rows(), True)
         return typer.echo("\n".join(report.method_lines(row) for row in table_rows()))
     if name is not None:
         keys = keys_of(load_recipe(name))
         if as_json:
-            return _show("", [vars(key) for key in keys], True)
+            return report.show("", [vars(key) for key in keys], True)
         return typer.echo("\n".join(f"{key.path}={key.value}\n    {key.meaning} ({key.allowed})" for key in keys))
     found = [recipe for _, recipe in list_recipes()]
     if as_json:
         columns = ("name", "title", "paper", "seed_system", "year", "kind", "needs", "writes", "status")
-        return _show("", [{column: getattr(recipe, column) for column in columns} for recipe in found], True)
+        return report.show("", [{column: getattr(recipe, column) for column in columns} for recipe in found], True)
     typer.echo("\n".join(report.recipe_lines(recipe) for recipe in found))
     typer.echo(f'Use one: {PROGRAM} generate "a red mug" --recipe NAME. Its keys: {PROGRAM} recipes NAME')
     typer.echo(f"The distillation methods they are made of: {PROGRAM} recipes --methods")
-
-
-@app.command("fetch")
-def fetch_command(
-    name: Annotated[
-        str | None, typer.Argument(help="Name of the catalog (see --list) or a hub id ORG/NAME.", show_default=False)
-    ] = None,
-    as_list: Annotated[bool, typer.Option("--list", help="List the catalog: what is what, how large, whose.")] = False,
-    to: Annotated[
-        Path | None, typer.Option(help="A folder for plain files, e.g. on a stick; without it, the hub's cache.")
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Full instead of half precision: twice the size.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print machine-readable JSON.")] = False,
-) -> None:
-    """Download a diffusion model once, to use it as prior.path=NAME ever after, offline too.
-
-    \b
-    sds3d fetch --list          what there is, and what is on this machine already
-    sds3d fetch sd21-base       about 2.6 GB; run it again if it breaks off, it goes on
-    sds3d generate "a red mug" --recipe dreamfusion prior.path=sd21-base
-
-    Only safetensors are downloaded, never pickled weights or code, into the cache that all programs of the Hugging
-    Face hub share (HF_HOME chooses the disk, HF_TOKEN is needed for gated models, HF_HUB_OFFLINE forbids downloads).
-    """
-    if as_list or name is None:
-        return _show_catalog(as_json)
-    from sds3d.priors.fetch import fetch
-
-    sources = fetch(name, None if to is None else to.expanduser(), full)
-    if as_json:
-        return _show(
-            "", [{"path": str(source.path), "family": source.family, **source.record()} for source in sources], True
-        )
-    for source in sources:
-        typer.echo(
-            f"{source.path}\n    {source.family}, licence {source.licence}, revision {source.revision or 'unknown'}"
-        )
-    used = name if to is None else sources[0].path
-    typer.echo(f'Use it: {PROGRAM} generate "a red mug" --recipe dreamfusion prior.path={used}')
 
 
 @app.command("doctor")
@@ -226,7 +183,7 @@ def doctor_command(
     """Show what works on this machine, and what to do about what does not. Exit code 1 if generation cannot work."""
     if recipe is not None:
         rows = doctor.recipe_checks(load_recipe(recipe, overlay or (), overrides or ()))
-        _show(f"Recipe {recipe}", [check.as_dict() for check in rows], as_json)
+        report.show(f"Recipe {recipe}", [check.as_dict() for check in rows], as_json)
         return 1 if any(check.state == "broken" for check in rows) else 0
     try:
         from renderers.backends import available_backends
@@ -235,7 +192,7 @@ def doctor_command(
     except ImportError as error:
         backends = {"all": f"{error}: pip install -e ."}
     found = doctor.checks(backends)
-    _show("This machine", [check.as_dict() for check in found], as_json)
+    report.show("This machine", [check.as_dict() for check in found], as_json)
     return 1 if any(check.state == "broken" for check in found) else 0
 
 
@@ -248,80 +205,6 @@ def cite(
     recipe = runs.open_run(Path(run), needs_checkpoint=False).read_recipe() if Path(run).is_dir() else load_recipe(run)
     for work in citations.cited_by(recipe):
         typer.echo(work.bibtex if bibtex else work.line)
-
-
-@prior_app.command()
-def train(
-    out: Annotated[Path, typer.Option(help="Prior folder to write.")] = Path("assets/priors/toybox"),
-    work: Annotated[Path, typer.Option(help="Where data and checkpoints live; training resumes from here.")] = Path(
-        "outputs/prior"
-    ),
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the diffusion model.", show_default=False)] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the weights.")] = 0,
-    start: Annotated[
-        Path | None, typer.Option(help="Train this prior further instead of a new one.", show_default=False)
-    ] = None,
-) -> None:
-    """Train the bundled prior and its judge; hours on a CPU, resumes where it was stopped."""
-    if start is not None:
-        check_folder(start)
-    from sds3d.toybox import training
-
-    config = training.PriorConfig(seed=seed)
-    training.train(out, work, config if steps is None else replace(config, diffusion_steps=steps), start)
-    typer.echo(f"Wrote {out}")
-
-
-@prior_app.command()
-def sample(
-    prompts: Annotated[list[str], typer.Argument(help="One or more prompts, each in quotes.", show_default=False)],
-    prior: Annotated[
-        str, typer.Option(help="Name of the catalog ('fetch --list'), folder or .safetensors file.")
-    ] = BUNDLED,
-    out: Annotated[Path, typer.Option(help="PNG to write: a row a prompt, a column an azimuth.")] = Path("samples.png"),
-    views: Annotated[int, typer.Option(min=1, max=16, help="Azimuths, evenly around the object.")] = 4,
-    scale: Annotated[float, typer.Option(min=0, max=100, help="Classifier-free guidance scale.")] = 5.0,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Network calls for each picture.")] = 25,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise.")] = 0,
-    image: Annotated[str, typer.Option(help="Reference picture, for models that show other views of one.")] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> None:
-    """Draw images from a prior, to see what it knows before it is distilled, and that its files are sound."""
-    model = PriorConfig(path=prior, image=image)
-    source = check_prior(model)
-    if "frames" in (source.entry.gives if source.entry else ()) or source.family in ("video", "motion_adapter"):
-        raise ConfigError(
-            f"'{prior}' draws films, and 'prior sample' draws pictures. Use a prior of pictures.", "prior"
-        )
-    check_views(views, Abilities.of_source(source), "--views")
-    hardware.check_device(device)
-    from sds3d.priors.sampling import sample_sheet
-
-    on_card = device == "cuda" or (
-        device == "auto" and bool(hardware.torch_cuda_version() and hardware.cuda_cards()[0])
-    )
-    where = "cuda" if on_card else "cpu"
-    drawn = sample_sheet(model, prompts, out, views=views, scale=scale, seed=seed, steps=steps, device=where)
-    typer.echo(f"Wrote {drawn}")
-
-
-@prior_app.command()
-def info(
-    prior: Annotated[
-        str, typer.Argument(help="Name of the catalog, folder or .safetensors file; without it, the bundled one.")
-    ] = BUNDLED,
-) -> None:
-    """Check a prior and say what it is, whose it is, and which words it knows."""
-    source = locate(prior)
-    configs = source.folder.configs if source.folder is not None else {}
-    rows: list[dict[str, Any]] = [{"part": part, "class": c.get("_class_name", "")} for part, c in configs.items()]
-    _show(f"Prior {source.path}", rows)
-    size = source.folder.metadata.image_size if source.folder is not None else None
-    typer.echo(f"Family {source.family}, revision {source.revision or 'unknown'}")
-    typer.echo(f"Image size {size or 'as its network says'}, licence {source.licence}")
-    said = source.folder.metadata if source.folder is not None else None
-    if said is not None and said.nouns:
-        typer.echo(f"Nouns: {', '.join(said.nouns)}\nColours: {', '.join(said.colours)}")
 
 
 def _check(recipe: Recipe) -> list[Source]:
@@ -364,18 +247,6 @@ def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
     return 0
 
 
-def _show_catalog(as_json: bool) -> None:
-    """Print the models known by name: what each is, what it costs, and whether it is here."""
-    from sds3d.priors.catalog import catalog
-    from sds3d.priors.places import place_of
-
-    rows = [report.model_row(entry, place_of(entry) is not None) for entry in catalog().values()]
-    if as_json:
-        return _show("", rows, True)
-    typer.echo("\n".join(report.model_lines(row) for row in rows))
-    typer.echo(f"Figures marked ~ are estimates. Get one: {PROGRAM} fetch NAME, then: prior.path=NAME")
-
-
 def _list_files(files: Sequence[Path]) -> None:
     """Print the files written; exit code 0 must mean that they are there."""
     missing = [file for file in files if not file.is_file()]
@@ -383,14 +254,6 @@ def _list_files(files: Sequence[Path]) -> None:
         raise AssetError(f"The asset was not written: {missing[0] if missing else 'no file'} is missing. Report this.")
     for file in files:
         typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
-
-
-def _show(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
-    """Print rows as a table, or as JSON."""
-    if as_json:
-        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        Console(highlight=False).print(report.table(title, rows))
 
 
 def execute(arguments: list[str]) -> int:

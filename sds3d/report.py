@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -14,6 +18,8 @@ from sds3d.config import Recipe
 from sds3d.priors.catalog import Entry
 from sds3d.priors.source import Source
 
+PROGRAM = "sds3d" if Path(sys.argv[0]).name == "sds3d" else "python launch.py"
+"""How the user calls the program."""
 PACKAGES = ("torch", "numpy", "diffusers", "transformers", "lightning", "numba", "gsplat", "trimesh", "av")
 
 
@@ -128,3 +134,11 @@ def method_lines(row: dict[str, Any]) -> str:
     facts = ("residual", "branches", "weight", "evaluations", "needs", "paper", "source")
     lines = [f"{row['method']}: {row['name']}"]
     return "\n".join(lines + [f"    {name}: {row[name]}" for name in facts if row[name]])
+
+
+def show(title: str, rows: list[dict[str, Any]], as_json: bool = False) -> None:
+    """Print rows as a table, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        Console(highlight=False).print(table(title, rows))
