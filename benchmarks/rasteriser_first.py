@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as launch.py does
@@ -37,7 +38,12 @@ def measure() -> dict[str, tuple[float, float]]:
         image, alpha, _ = rasterise(*scene.leaves, scene.viewmats, scene.Ks, 64, 64, backend="cpu")
         (image.sum() + alpha.sum()).backward()  # (gradients given to autograd make torch import sympy: half a second)
 
-    steps = {"numba": lambda: __import__("numba"), "kernels": cpu._kernels, "first call": call, "later call": call}
+    steps: dict[str, Callable[[], object]] = {
+        "numba": lambda: __import__("numba"),
+        "kernels": cpu._kernels,
+        "first call": call,
+        "later call": call,
+    }
     for name, step in steps.items():
         wall, spent = time.perf_counter(), time.process_time()
         step()

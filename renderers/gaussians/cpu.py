@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import logging
 import weakref
@@ -9,18 +10,18 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from renderers.gaussians import workers
 from renderers.gaussians.projection import Projection
-from renderers.gaussians.scratch import lease
+from renderers.gaussians.scratch import job_maker, lease
 
 log = logging.getLogger(__name__)
 
 LANES = 16
+FLOAT_MAX = torch.finfo(torch.float32).max
 PROJECTION_US, BINNING_US, ENTRY_US = 0.02, 0.1, 0.15
 """Rough microseconds that a Gaussian (projection, sorting and binning) and a tile entry take in one direction."""
 
@@ -31,6 +32,9 @@ def probe() -> str:
     if importlib.util.find_spec("numba") is None:
         return "numba is not installed: pip install numba"
     return "available"
+
+
+INPUTS = ("means", "quats", "scales", "opacities", "viewmats", "intrinsics")
 
 
 class View(NamedTuple):
@@ -54,34 +58,34 @@ def project(
     infinities.)
     Limits: float32 on CPU; no gradients for the cameras.
     """
-    flag = np.zeros(1, np.int64)
-    options |= {"width": width, "height": height, "flag": flag.ctypes.data}
+    flag = ctypes.c_int64(0)
+    options = {name: min(value, FLOAT_MAX) for name, value in options.items()}
+    options |= {"width": width, "height": height, "flag": ctypes.addressof(flag)}
     looked_at = {name: tensor.detach().contiguous() for name, tensor in (checked or {}).items()}
     for name, tensor in looked_at.items():
         options |= {name: tensor.data_ptr(), f"{name[:-1]}_floats": tensor.numel()}
     *fields, records = _Project.apply(*tensors, options)
     means2d, depths, conics, opacities, radii = fields
-    return Projection(means2d, depths, conics, opacities, radii), records, flag[0] == 0
+    return Projection(means2d, depths, conics, opacities, radii), records, flag.value == 0
 
 
 class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
         """Take means, quats, scales, opacities, viewmats, Ks, and further fields of the job."""
-        kernels = _kernels().projection
+        kernels = _kernels()
         *given, options = arguments
         tensors = [tensor.contiguous() for tensor in given]
         count, cameras = tensors[0].shape[0], tensors[4].shape[0]
         padded = -(-count // LANES) * LANES
         threads = workers.thread_count(PROJECTION_US * count * cameras)
-        memory, (records, spare) = lease([cameras * padded * 4 * LANES, threads * kernels.SPARE_BYTES])
-        values = {"count": count, "cameras": cameras, "records": records, "spare": spare}
-        names = ("means", "quats", "scales", "opacities", "viewmats", "intrinsics")
-        values.update((name, tensor.data_ptr()) for name, tensor in zip(names, tensors, strict=True))
-        job = _job(kernels.JOB, values | options)
-        workers.run(threads, kernels.forward, job)
+        memory, (records, spare) = lease([cameras * padded * 4 * LANES, threads * kernels.projection.SPARE_BYTES])
+        values = {"count": count, "cameras": cameras, "records": records, "spare": spare, **options}
+        for name, tensor in zip(INPUTS, tensors, strict=True):
+            values[name] = tensor.data_ptr()
+        workers.run(threads, kernels.projection.forward, kernels.projection_job(values), is_taken=True)
         ctx.save_for_backward(*tensors)
-        ctx.job, ctx.threads = job, threads
+        ctx.values, ctx.threads = values, threads
         ctx.set_materialize_grads(False)
         outputs = _fields(memory.view(torch.float32), cameras, count, padded)
         ctx.mark_non_differentiable(*outputs[4:])
@@ -92,16 +96,15 @@ class _Project(torch.autograd.Function):
     def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
         kernels = _kernels()
         tensors = ctx.saved_tensors
-        spare = np.empty(ctx.threads * kernels.projection.SPARE_BYTES, np.uint8)
+        spare = torch.empty(ctx.threads * kernels.projection.SPARE_BYTES, dtype=torch.uint8)
         incoming = [None if gradient is None else gradient.contiguous() for gradient in upstream[:4]]
         gradients = [torch.empty_like(tensor) for tensor in tensors[:4]]
-        job = ctx.job
-        job["spare"] = spare.ctypes.data
+        values = ctx.values | {"spare": spare.data_ptr()}
         for name, gradient in zip(("g_means2d", "g_depths", "g_conics", "g_opacities"), incoming, strict=True):
-            job[name] = 0 if gradient is None else gradient.data_ptr()
+            values[name] = 0 if gradient is None else gradient.data_ptr()
         for name, gradient in zip(("d_means", "d_quats", "d_scales", "d_opacities"), gradients, strict=True):
-            job[name] = gradient.data_ptr()
-        workers.run(ctx.threads, kernels.gradient.backward, job)
+            values[name] = gradient.data_ptr()
+        workers.run(ctx.threads, kernels.gradient.backward, kernels.projection_job(values), is_taken=True)
         return (*gradients, None, None, None)
 
 
@@ -153,21 +156,20 @@ class _Composite(torch.autograd.Function):
         features = features.contiguous()
         cameras, channels = records.shape[0], features.shape[-1]
         drawn, width = channels + view.with_depth, -(-view.width // LANES) * LANES
-        frame = _Frame(kernels, records, features, means2d.shape[1], view)
-        behind = np.zeros((cameras, drawn), np.float32)
+        behind = torch.zeros(cameras, drawn)
         if backgrounds is not None:
             behind[:, :channels] = backgrounds
         out = torch.empty(cameras, drawn + 1, view.height, width)
-        job = frame.job
-        job["backgrounds"], job["out"], job["out_width"] = behind.ctypes.data, out.data_ptr(), width
-        workers.run(frame.threads, kernels.raster.forward(frame.floats), job)
+        picture = {"backgrounds": behind.data_ptr(), "out": out.data_ptr(), "out_width": width}
+        frame = _Frame(kernels, records, features, means2d.shape[1], view, picture)
+        workers.run(frame.threads, kernels.raster.forward(frame.floats), frame.job, is_taken=True)
         plane = view.height * width
         strides = ((drawn + 1) * plane, width, 1, plane)
         images = out.as_strided((cameras, view.height, view.width, drawn), strides, 0)
         alphas = out.as_strided((cameras, view.height, view.width, 1), strides, drawn * plane)
         ctx.save_for_backward(records, features, frame.kept, frame.lists, images)
         frame.kept = frame.lists = None  # held by the graph alone, so that they go when backward has run
-        ctx.frame, ctx.behind, ctx.view, ctx.target = frame, behind, view, target
+        ctx.frame, ctx.behind, ctx.view, ctx.target = frame, behind, view, target  # behind: its address is in use
         ctx.set_materialize_grads(False)
         return images, alphas
 
@@ -185,14 +187,13 @@ class _Composite(torch.autograd.Function):
             gradients["d_depths"] = torch.empty(rows)
         if view.absgrad:
             gradients["d_absolute"] = torch.empty(*rows, 2)
-        job = frame.job
-        job["slots"], job["spare"] = at_slots, at_spare
-        for name, value in _upstream(g_images, g_alphas).items():
-            job[name] = value
+        values = {**frame.values, "slots": at_slots, "spare": at_spare, **_upstream(g_images, g_alphas)}
         for name, gradient in gradients.items():
-            job[name] = gradient.data_ptr()
-        workers.run(frame.threads, kernels.raster.backward(frame.floats, view.absgrad), job)
-        workers.run(frame.threads, kernels.reduce.reduce, job)
+            values[name] = gradient.data_ptr()
+        job = kernels.frame_job(values)
+        workers.run(frame.threads, kernels.raster.backward(frame.floats, view.absgrad), job, is_taken=True)
+        job["cursor"] = 0
+        workers.run(frame.threads, kernels.reduce.reduce, job, is_taken=True)
         means2d = ctx.target()
         if view.absgrad and means2d is not None:
             means2d.absgrad = gradients["d_absolute"]
@@ -206,7 +207,15 @@ class _Frame:
     kept: Tensor | None
     lists: Tensor | None
 
-    def __init__(self, kernels: SimpleNamespace, records: Tensor, features: Tensor, count: int, view: View) -> None:
+    def __init__(
+        self,
+        kernels: SimpleNamespace,
+        records: Tensor,
+        features: Tensor,
+        count: int,
+        view: View,
+        picture: dict[str, int],
+    ) -> None:
         layout = kernels.layout
         cameras, padded, _ = records.shape
         channels = features.shape[-1]
@@ -220,23 +229,18 @@ class _Frame:
         sizes += [per_tile, per_tile, render_bytes * per_gaussian, threads * kernels.tiles.key_bytes(count)]
         self.kept, at = lease(sizes)
         names = ("order", "rank", "visible", "bound", "starts", "begins", "ends", "renders", "keys")
-        values = dict(zip(names, at, strict=True), **view._asdict())
+        self.values = values = {**dict(zip(names, at, strict=True)), **view._asdict(), **picture}
         values |= {"count": count, "padded": padded, "cameras": cameras, "tiles_x": tiles_x, "tiles_y": tiles_y}
         values |= {"records": records.data_ptr(), "features": features.data_ptr(), "channels": channels}
         values |= {"feature_stride": 4 * count * channels if features.dim() == 3 else 0, "slot_bytes": self.slot_bytes}
         values |= {"compiled_channels": self.floats, "render_bytes": render_bytes, "spare_bytes": self.spare_bytes}
-        self.job = _job(layout.JOB, values)
-        self.entries = sum(workers.run(threads, kernels.tiles.sort, self.job))
+        self.entries = sum(workers.run(threads, kernels.tiles.sort, kernels.frame_job(values)))
         self.threads = workers.thread_count(ENTRY_US * self.entries)
         entry_bytes = layout.ENTRY_BYTES * self.entries
-        self.lists, at = lease([entry_bytes, entry_bytes, self.threads * self.spare_bytes])
-        self.job["lists"], self.job["entries"], self.job["spare"] = at
+        self.lists, at = lease((entry_bytes, entry_bytes, self.threads * self.spare_bytes))
+        values["lists"], values["entries"], values["spare"] = at
+        self.job = kernels.frame_job(values)
         workers.run(threads, kernels.tiles.fill, self.job)
-
-
-def _job(kind: np.dtype[Any], values: dict[str, Any]) -> np.ndarray[Any, Any]:
-    """Return one record with the given values and 0 in all other fields."""
-    return np.array([tuple([values.get(name, 0) for name in kind.names or ()])], kind)
 
 
 def _upstream(g_images: Tensor | None, g_alphas: Tensor | None) -> dict[str, int]:
@@ -284,4 +288,5 @@ def _kernels() -> SimpleNamespace:
             projection.forward.stats.cache_path,
         )
     modules = {"layout": layout, "pixels": pixels, "projection": projection, "gradient": projection_gradient}
-    return SimpleNamespace(**modules, raster=raster, reduce=reduce, tiles=tiles)
+    jobs = {"frame_job": job_maker(layout.JOB), "projection_job": job_maker(projection.JOB)}
+    return SimpleNamespace(**modules, **jobs, raster=raster, reduce=reduce, tiles=tiles)

@@ -180,5 +180,6 @@ def _on_background(images: Tensor, alphas: Tensor, backgrounds: Tensor) -> Tenso
 
 
 def _full_precision(device: str) -> AbstractContextManager[Any]:
-    """Return a context without autocast, where the device knows autocast at all."""
-    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
+    """Return a context without autocast; none is entered where autocast is unknown or off."""
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if is_on else nullcontext()

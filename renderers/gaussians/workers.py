@@ -19,16 +19,19 @@ def thread_count(microseconds: float) -> int:
     return max(1, min(torch.get_num_threads(), int(microseconds / THREAD_MICROSECONDS)))
 
 
-def run(threads: int, kernel: Callable[..., Any], job: Any) -> list[Any]:
+def run(threads: int, kernel: Callable[..., Any], job: Any, *, is_taken: bool = False) -> list[Any]:
     """Return what kernel(job, first, step) returns for every first below threads and step = threads.
 
-    The last share runs in the calling thread.
+    The last share runs in the calling thread. is_taken: the kernel itself takes work from a counter in its job until
+    none is left; a share that has not begun when the caller's ends is then dropped, for a thread that finds a busy
+    machine may wake up late.
     """
     if threads <= 1:
         return [kernel(job, 0, 1)]
     pool = _pool(os.getpid(), threads - 1)
     shares = [pool.submit(kernel, job, first, threads) for first in range(threads - 1)]
-    return [kernel(job, threads - 1, threads), *(share.result() for share in shares)]
+    results = [kernel(job, threads - 1, threads)]
+    return results + [share.result() for share in shares if not (is_taken and share.cancel())]
 
 
 @lru_cache(maxsize=8)

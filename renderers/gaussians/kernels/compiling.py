@@ -45,13 +45,16 @@ def job_type(integers: str, floats: str = "") -> np.dtype[Any]:
 
 
 def is_cached(function: Any, files: list[Path]) -> bool:
-    """Return whether a kernel was compiled on this machine since the last change of its sources, as far as can be seen.
+    """Return whether a kernel was compiled on this machine from the present contents of its sources.
 
-    Numba names an index file after module, function and line. A wrong answer only costs, or saves, a message.
+    Numba names an index file after module, function and line, does not use it for a kernel's file that was changed
+    later, and lists argument types in it: those carry the fingerprint. A wrong answer only costs, or saves, a message.
     """
     if not hasattr(function, "py_func"):  # NUMBA_DISABLE_JIT is set: nothing will be compiled
         return True
     code = function.py_func.__code__
-    changed = max(file.stat().st_mtime for file in files)
-    pattern = f"{Path(code.co_filename).stem}.{code.co_name}-{code.co_firstlineno}.*.nbi"
-    return any(index.stat().st_mtime >= changed for index in Path(function.stats.cache_path or "").glob(pattern))
+    source = Path(code.co_filename)
+    changed, wanted = source.stat().st_mtime, fingerprint(files).encode()
+    pattern = f"{source.stem}.{code.co_name}-{code.co_firstlineno}.*.nbi"
+    indices = Path(function.stats.cache_path or "").glob(pattern)
+    return any(index.stat().st_mtime >= changed and wanted in index.read_bytes() for index in indices)

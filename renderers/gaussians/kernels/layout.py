@@ -30,8 +30,9 @@ JOB = job_type(
     "compiled_channels with_depth expected render_bytes order rank visible bound starts entries begins ends "
     "lists renders keys backgrounds out out_width spare spare_bytes g_out g_camera g_row g_column g_channel "
     "g_alpha ga_camera ga_row ga_column slots slot_bytes d_means2d d_absolute d_conics d_opacities d_depths "
-    "d_features"
+    "d_features cursor"
 )
+CURSOR = JOB.fields["cursor"][1]
 """Addresses and sizes of one compositing call for C cameras and N Gaussians.
 
 records [C, padded, 16]; features [N, channels] or, feature_stride bytes a camera, [C, N, channels]; with_depth adds depth
@@ -40,7 +41,8 @@ as the last channel, which `expected` divides by alpha. order, rank [C, N] int32
 slot of a render record); entries, lists (tile entries in order of depth, and in order of tiles); begins, ends
 [C, tiles + 1] int64 (a tile's stretch of lists); renders [C, N] render records; keys: sorting space a worker; out
 [C, channels + 1, H, out_width], alpha last; spare: planes of a worker; g_*: gradients of image and alpha with their
-strides in bytes, 0 where there is none; d_*: results.
+strides in bytes, 0 where there is none; d_*: results; cursor: the first work not yet taken by a thread (tiles of all
+cameras, or blocks of sixteen Gaussians), 0 before a call.
 """
 
 

@@ -185,3 +185,14 @@ def add_vectors(typing: Any, sums: Any, weight: Any, address: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, values)
 
     return sums(sums, weight, int64), emit
+
+
+@intrinsic
+def fetch_and_add(typing: Any, record: Any, offset: Any, amount: Any) -> Any:
+    """Add to the int64 at an offset of a record and return what it was before, undivided by other threads."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at = builder.add(builder.ptrtoint(arguments[0], INT64), arguments[1])
+        return builder.atomic_rmw("add", _pointer(builder, at, INT64), arguments[2], "monotonic")
+
+    return int64(record, int64, int64), emit

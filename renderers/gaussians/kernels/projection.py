@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 
 from renderers.gaussians import constants
-from renderers.gaussians.kernels.compiling import helper, job_type, kernel
-from renderers.gaussians.kernels.memory import load, read_float, write_long
+from renderers.gaussians.kernels.compiling import helper, job_type, kernel, routine
+from renderers.gaussians.kernels.memory import fetch_and_add, load, read_float, write_long
 from renderers.gaussians.kernels.rows import rows_at
 from renderers.gaussians.kernels.shuffles import load_interleaved, store_transposed
 from renderers.gaussians.kernels.simd import (
@@ -40,11 +40,15 @@ RECORD_BYTES = 4 * len(FIELDS)
 JOB = job_type(
     "count cameras width height antialiased means quats scales opacities viewmats intrinsics records flag spare "
     "colors color_floats backgrounds background_floats "
-    "g_means2d g_depths g_conics g_opacities d_means d_quats d_scales d_opacities",
+    "g_means2d g_depths g_conics g_opacities d_means d_quats d_scales d_opacities cursor",
     "near_plane far_plane eps2d radius_clip",
 )
 """Addresses: inputs; colors and backgrounds, only to be checked; records [C, padded N, 16]; flag (int64, set if a value is
-unusable); spare (a kilobyte a worker); g_*: incoming gradients, 0 where there is none; d_*: results."""
+unusable); spare (a kilobyte a worker); g_*: incoming gradients, 0 where there is none; d_*: results; cursor: the first
+block of sixteen Gaussians not yet taken by a thread, 0 before a call."""
+CURSOR = JOB.fields["cursor"][1]
+CHUNK = 32
+"""Blocks of sixteen Gaussians that a thread takes at a time."""
 SPARE_BYTES = 1024
 
 ALPHA_MIN, EXTENT_MAX = constants.ALPHA_MIN, constants.EXTENT_MAX
@@ -164,42 +168,51 @@ def covariance(p, q, blur):
 
 
 @helper
-def sum_of_zeros(address, count, first, step):
-    """Return the sum of 0 times every step-th sixteen of `count` floats: NaN if one of them is not finite."""
+def sum_of_zeros(address, count):
+    """Return the sum of 0 times `count` floats in its lanes: NaN if one of them is not finite."""
     total = splat(0.0)
-    for i in range(LANES * first, count - LANES + 1, LANES * step):
+    for i in range(0, count - LANES + 1, LANES):
         total = multiply_add(load(address + 4 * i), 0.0, total)
     for i in range(count - count % LANES, count):
         total = total + 0.0 * read_float(address + 4 * i)
     return total
 
 
+@routine
+def check_rest(job):
+    """Set the flag if a value is not finite among those that are not looked at in passing."""
+    total = sum_of_zeros(job.viewmats, 16 * job.cameras) + sum_of_zeros(job.intrinsics, 9 * job.cameras)
+    total = total + sum_of_zeros(job.colors, job.color_floats)
+    total = total + sum_of_zeros(job.backgrounds, job.background_floats)
+    if not all_lanes(absolute(total) < 1.0):
+        write_long(job.flag, 1)
+
+
 @kernel
 def forward(jobs, first, step):
-    """Fill the records of every step-th block of sixteen Gaussians from `first`, in all cameras."""
+    """Fill the records of blocks of sixteen Gaussians in all cameras, until all are taken."""
     job = jobs[0]
     spare = job.spare + first * SPARE_BYTES
     blocks = (job.count + LANES - 1) // LANES
-    total = sum_of_zeros(job.viewmats, 16 * job.cameras, first, step)
-    total = total + sum_of_zeros(job.intrinsics, 9 * job.cameras, first, step)
-    total = total + sum_of_zeros(job.colors, job.color_floats, first, step)
-    total = total + sum_of_zeros(job.backgrounds, job.background_floats, first, step)
-    if not all_lanes(absolute(total) < 1.0):
-        write_long(job.flag, 1)
-    for block in range(first, blocks, step):
-        rows = min(LANES, job.count - LANES * block)
-        means = load_interleaved(rows_at(job.means, block, 3, rows, spare, 0.0), 3)
-        scales = load_interleaved(rows_at(job.scales, block, 3, rows, spare, 0.0), 3)
-        opacity = load(rows_at(job.opacities, block, 1, rows, spare, 0.0))
-        w, x, y, z, _, length = unit_quaternion(rows_at(job.quats, block, 4, rows, spare, 1.0))
-        total = means[0] + means[1] + means[2] + scales[0] + scales[1] + scales[2] + opacity + length
-        if not all_lanes((absolute(total) < FINITE_MAX) & (length > QUATERNION_MIN)):
-            write_long(job.flag, 1)
-        turn = rotation_axes(w, x, y, z)
-        axes = (times(scales[0], turn[0]), times(scales[1], turn[1]), times(scales[2], turn[2]))
-        for camera in range(job.cameras):
-            record = job.records + (camera * blocks + block) * LANES * RECORD_BYTES
-            write_records(job, camera, means, axes, opacity, record)
+    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    if chunk == 0:
+        check_rest(job)
+    while chunk < blocks:
+        for block in range(chunk, min(chunk + CHUNK, blocks)):
+            rows = min(LANES, job.count - LANES * block)
+            means = load_interleaved(rows_at(job.means, block, 3, rows, spare, 0.0), 3)
+            scales = load_interleaved(rows_at(job.scales, block, 3, rows, spare, 0.0), 3)
+            opacity = load(rows_at(job.opacities, block, 1, rows, spare, 0.0))
+            w, x, y, z, _, length = unit_quaternion(rows_at(job.quats, block, 4, rows, spare, 1.0))
+            total = means[0] + means[1] + means[2] + scales[0] + scales[1] + scales[2] + opacity + length
+            if not all_lanes((absolute(total) < FINITE_MAX) & (length > QUATERNION_MIN)):
+                write_long(job.flag, 1)
+            turn = rotation_axes(w, x, y, z)
+            axes = (times(scales[0], turn[0]), times(scales[1], turn[1]), times(scales[2], turn[2]))
+            for camera in range(job.cameras):
+                record = job.records + (camera * blocks + block) * LANES * RECORD_BYTES
+                write_records(job, camera, means, axes, opacity, record)
+        chunk = fetch_and_add(job, CURSOR, CHUNK)
 
 
 @helper

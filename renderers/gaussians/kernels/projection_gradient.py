@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from renderers.gaussians.kernels.compiling import helper, kernel
-from renderers.gaussians.kernels.memory import load, read_float, store
+from renderers.gaussians.kernels.memory import fetch_and_add, load, read_float, store
 from renderers.gaussians.kernels.projection import (
+    CHUNK,
+    CURSOR,
     FINITE_MAX,
     RATIO_MIN,
     SPARE_BYTES,
@@ -135,33 +137,42 @@ def camera_gradient(job, camera, block, rows, spare, means, axes, opacity):
 
 @kernel
 def backward(jobs, first, step):
-    """Write the gradients of every step-th block of sixteen Gaussians from `first`, summed over cameras."""
+    """Write the gradients of blocks of sixteen Gaussians, summed over cameras, until all are taken."""
     job = jobs[0]
     spare = job.spare + first * SPARE_BYTES
-    for block in range(first, (job.count + LANES - 1) // LANES, step):
-        rows = min(LANES, job.count - LANES * block)
-        means = load_interleaved(rows_at(job.means, block, 3, rows, spare, 0.0), 3)
-        scales = load_interleaved(rows_at(job.scales, block, 3, rows, spare, 0.0), 3)
-        opacity = load(rows_at(job.opacities, block, 1, rows, spare, 0.0))
-        w, x, y, z, inverse_length, _ = unit_quaternion(rows_at(job.quats, block, 4, rows, spare, 1.0))
-        turn = rotation_axes(w, x, y, z)
-        axes = (times(scales[0], turn[0]), times(scales[1], turn[1]), times(scales[2], turn[2]))
-        zero = splat(0.0)
-        d_means, d0, d1, d2 = (zero, zero, zero), (zero, zero, zero), (zero, zero, zero), (zero, zero, zero)
-        d_opacity = zero
-        for camera in range(job.cameras):
-            more = camera_gradient(job, camera, block, rows, spare, means, axes, opacity)
-            d_means, d_opacity = add(d_means, more[0]), d_opacity + more[4]
-            d0, d1, d2 = add(d0, more[1]), add(d1, more[2]), add(d2, more[3])
-        store_interleaved(out_at(job.d_means, block, 3, rows, spare), d_means)
-        put_rows(job.d_means, block, 3, rows, spare)
-        store_interleaved(
-            out_at(job.d_scales, block, 3, rows, spare), (dot(turn[0], d0), dot(turn[1], d1), dot(turn[2], d2))
-        )
-        put_rows(job.d_scales, block, 3, rows, spare)
-        columns = (times(scales[0], d0), times(scales[1], d1), times(scales[2], d2))
-        quats = quaternion_gradient(w, x, y, z, inverse_length, columns[0], columns[1], columns[2])
-        store_interleaved(out_at(job.d_quats, block, 4, rows, spare), quats)
-        put_rows(job.d_quats, block, 4, rows, spare)
-        store(out_at(job.d_opacities, block, 1, rows, spare), d_opacity)
-        put_rows(job.d_opacities, block, 1, rows, spare)
+    blocks = (job.count + LANES - 1) // LANES
+    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    while chunk < blocks:
+        for block in range(chunk, min(chunk + CHUNK, blocks)):
+            write_block(job, block, min(LANES, job.count - LANES * block), spare)
+        chunk = fetch_and_add(job, CURSOR, CHUNK)
+
+
+@helper
+def write_block(job, block, rows, spare):
+    """Write the gradients of sixteen Gaussians."""
+    means = load_interleaved(rows_at(job.means, block, 3, rows, spare, 0.0), 3)
+    scales = load_interleaved(rows_at(job.scales, block, 3, rows, spare, 0.0), 3)
+    opacity = load(rows_at(job.opacities, block, 1, rows, spare, 0.0))
+    w, x, y, z, inverse_length, _ = unit_quaternion(rows_at(job.quats, block, 4, rows, spare, 1.0))
+    turn = rotation_axes(w, x, y, z)
+    axes = (times(scales[0], turn[0]), times(scales[1], turn[1]), times(scales[2], turn[2]))
+    zero = splat(0.0)
+    d_means, d0, d1, d2 = (zero, zero, zero), (zero, zero, zero), (zero, zero, zero), (zero, zero, zero)
+    d_opacity = zero
+    for camera in range(job.cameras):
+        more = camera_gradient(job, camera, block, rows, spare, means, axes, opacity)
+        d_means, d_opacity = add(d_means, more[0]), d_opacity + more[4]
+        d0, d1, d2 = add(d0, more[1]), add(d1, more[2]), add(d2, more[3])
+    store_interleaved(out_at(job.d_means, block, 3, rows, spare), d_means)
+    put_rows(job.d_means, block, 3, rows, spare)
+    store_interleaved(
+        out_at(job.d_scales, block, 3, rows, spare), (dot(turn[0], d0), dot(turn[1], d1), dot(turn[2], d2))
+    )
+    put_rows(job.d_scales, block, 3, rows, spare)
+    columns = (times(scales[0], d0), times(scales[1], d1), times(scales[2], d2))
+    quats = quaternion_gradient(w, x, y, z, inverse_length, columns[0], columns[1], columns[2])
+    store_interleaved(out_at(job.d_quats, block, 4, rows, spare), quats)
+    put_rows(job.d_quats, block, 4, rows, spare)
+    store(out_at(job.d_opacities, block, 1, rows, spare), d_opacity)
+    put_rows(job.d_opacities, block, 1, rows, spare)

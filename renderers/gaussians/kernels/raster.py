@@ -14,6 +14,7 @@ from typing import Any
 from renderers.gaussians.kernels.compiling import helper, kernel, routine
 from renderers.gaussians.kernels.layout import (
     ALPHA_MAX,
+    CURSOR,
     ENTRY_BYTES,
     FEATURES,
     LOG2_ALPHA_MIN,
@@ -33,6 +34,7 @@ from renderers.gaussians.kernels.memory import (
     add_to_vectors,
     add_vectors,
     dot_vectors,
+    fetch_and_add,
     load,
     prefetch,
     read_float,
@@ -101,53 +103,133 @@ def unfinished(tile_blocks, step_bytes, blocks):
     return left
 
 
+@helper
+def tile_at(job, item):
+    """Return camera, left and top pixel, the stretch of the tile lists, and the camera's render records."""
+    tiles = job.tiles_x * job.tiles_y
+    camera, tile = item // tiles, item % tiles
+    left, top = TILE * (tile % job.tiles_x), TILE * (tile // job.tiles_x)
+    stretch = 8 * (camera * (tiles + 1) + tile)
+    begin, end = read_long(job.begins + stretch), read_long(job.ends + stretch)
+    return camera, left, top, begin, end, job.renders + camera * job.count * job.render_bytes
+
+
+@helper
+def next_record(entry, renders, render_bytes):
+    """Return the render record of an entry, and ask for one that will be needed soon."""
+    prefetch(renders + render_bytes * read_int(entry + ENTRY_BYTES * AHEAD + 8))
+    return renders + render_bytes * read_int(entry + 8)
+
+
+@helper
+def splat_shape(render, column, row):
+    """Return what log2 alpha is made of (slope, shear, -reach, log2 opacity), and dx and s in the tile's first block."""
+    slope, shear = splat(read_float(render + SLOPE)), splat(read_float(render + SHEAR))
+    reach, highest = splat(-read_float(render + REACH)), splat(read_float(render + LOG2_OPACITY))
+    dx = read_float(render + U) - column
+    return slope, shear, reach, highest, dx, multiply_add(shear, dx, slope * (read_float(render + V) - row))
+
+
+@helper
+def log2_alpha(shape, corner):
+    """Return log2 alpha, dx and s = shear dx + slope dy in a block."""
+    slope, shear, reach, highest, dx0, s0 = shape
+    dx = dx0 - read_float(corner)
+    s = subtract_product(slope, read_float(corner + 4), subtract_product(shear, read_float(corner), s0))
+    return subtract_product(s, s, multiply_add(reach * dx, dx, highest)), dx, s
+
+
+@helper
+def pass_splat(at, alpha):
+    """Take a Gaussian's part from a block's transmittance; return its weight before that, and where it is drawn."""
+    before = load(at)
+    weight = alpha * before
+    after = before - weight
+    is_kept = after > TRANSMITTANCE_MIN  # false where the pixel was finished, too
+    store(at, select(is_kept, after, -1.0 * absolute(before)))
+    return select(is_kept, weight, 0.0), is_kept
+
+
+@helper
+def draw_splat(blocks, shape, values, corners, tile_blocks, step_bytes):
+    """Add a Gaussian to the blocks it meets."""
+    while blocks != 0:
+        block = lowest_bit(blocks)
+        blocks &= blocks - 1
+        at = tile_blocks + step_bytes * block
+        exponent, _, _ = log2_alpha(shape, corners + 8 * block)
+        alpha = select(exponent >= LOG2_ALPHA_MIN, minimum(exp2(exponent), ALPHA_MAX), 0.0)
+        weight, _ = pass_splat(at, alpha)
+        add_to_vectors(at + VECTOR_BYTES, weight, values)
+
+
+@helper
+def sweep_splat(blocks, shape, values, sums, corners, tile_blocks, step_bytes, slot, with_absolute):
+    """Write a Gaussian's gradient slot: sums over the blocks it meets. `sums` are as many zeros as values."""
+    shear, reach = shape[1], shape[2]
+    m, mx, ms, mxx, mxs, mss, abs_u, abs_v = zeros(8)
+    while blocks != 0:
+        block = lowest_bit(blocks)
+        blocks &= blocks - 1
+        at = tile_blocks + step_bytes * block
+        exponent, dx, s = log2_alpha(shape, corners + 8 * block)
+        unlimited = exp2(exponent)
+        alpha = select(exponent >= LOG2_ALPHA_MIN, minimum(unlimited, ALPHA_MAX), 0.0)
+        weight, is_kept = pass_splat(at, alpha)
+        q = dot_vectors(at + 3 * VECTOR_BYTES, values, load(at + 2 * VECTOR_BYTES))
+        share = weight * q
+        behind = load(at + VECTOR_BYTES) - share
+        store(at + VECTOR_BYTES, behind)
+        sums = add_vectors(sums, weight, at + 3 * VECTOR_BYTES)
+        value = share - alpha / (1.0 - alpha) * behind
+        value = select(is_kept & (unlimited <= ALPHA_MAX), value, 0.0)
+        value_x, value_s = value * dx, value * s
+        m, mx, ms = m + value, mx + value_x, ms + value_s
+        mxx = multiply_add(value_x, dx, mxx)
+        mxs = multiply_add(value_x, s, mxs)
+        mss = multiply_add(value_s, s, mss)
+        if with_absolute:
+            abs_u = abs_u + absolute(subtract_product(reach, value_x, shear * value_s))
+            abs_v = abs_v + absolute(value_s)
+    store_lane_sums(slot, (m, mx, ms, mxx, mxs, mss, abs_u, abs_v) + sums)  # noqa: RUF005
+
+
+@helper
+def clear_slot(job, slot):
+    """Write zeros."""
+    for at in range(slot, slot + job.slot_bytes, VECTOR_BYTES):
+        store(at, 0.0)
+
+
 @cache
 def forward(channels: int) -> Any:
-    """Return the kernel that draws `channels` channels (a value of `layout.feature_floats`)."""
+    """Return the kernel that draws `channels` channels (a value of `layout.feature_floats`).
+
+    Each thread takes the next tile that no other has taken; `first` is its place in the spare memory.
+    """
     step_bytes = forward_block_bytes(channels)
 
     @kernel
     def draw(jobs, first, step):
         job = jobs[0]
-        tiles = job.tiles_x * job.tiles_y
+        items = job.cameras * job.tiles_x * job.tiles_y
         corners = job.spare + first * job.spare_bytes
         tile_blocks = corners + CORNER_BYTES
         write_corners(corners)
         render_bytes, lists = job.render_bytes, job.lists
-        for item in range(first, job.cameras * tiles, step):
-            camera, tile = item // tiles, item % tiles
-            stretch = 8 * (camera * (tiles + 1) + tile)
-            left, top = TILE * (tile % job.tiles_x), TILE * (tile // job.tiles_x)
-            renders = job.renders + camera * job.count * render_bytes
+        item = fetch_and_add(job, CURSOR, 1)
+        while item < items:
+            camera, left, top, begin, end, renders = tile_at(job, item)
             begin_forward(job, tile_blocks, step_bytes, left, top)
             column, row = column_pattern(left), row_pattern(top)
             live, checked = -1, 0
-            for position in range(read_long(job.begins + stretch), read_long(job.ends + stretch)):
-                entry = lists + ENTRY_BYTES * position
-                prefetch(renders + render_bytes * read_int(entry + ENTRY_BYTES * AHEAD + 8))
+            for entry in range(lists + ENTRY_BYTES * begin, lists + ENTRY_BYTES * end, ENTRY_BYTES):
+                render = next_record(entry, renders, render_bytes)
                 blocks = read_long(entry) & live
                 if blocks == 0:
                     continue
-                render = renders + render_bytes * read_int(entry + 8)
-                slope, shear = splat(read_float(render + SLOPE)), splat(read_float(render + SHEAR))
-                reach, highest = splat(-read_float(render + REACH)), splat(read_float(render + LOG2_OPACITY))
-                dx0 = read_float(render + U) - column
-                s0 = multiply_add(shear, dx0, slope * (read_float(render + V) - row))
                 values = splats(render + FEATURES, channels)
-                while blocks != 0:
-                    block = lowest_bit(blocks)
-                    blocks &= blocks - 1
-                    corner, at = corners + 8 * block, tile_blocks + step_bytes * block
-                    dx = dx0 - read_float(corner)
-                    s = subtract_product(slope, read_float(corner + 4), subtract_product(shear, read_float(corner), s0))
-                    exponent = subtract_product(s, s, multiply_add(reach * dx, dx, highest))
-                    alpha = select(exponent >= LOG2_ALPHA_MIN, minimum(exp2(exponent), ALPHA_MAX), 0.0)
-                    before = load(at)
-                    weight = alpha * before
-                    after = before - weight
-                    is_kept = after > TRANSMITTANCE_MIN  # false where the pixel was finished, too
-                    store(at, select(is_kept, after, -1.0 * absolute(before)))
-                    add_to_vectors(at + VECTOR_BYTES, select(is_kept, weight, 0.0), values)
+                draw_splat(blocks, splat_shape(render, column, row), values, corners, tile_blocks, step_bytes)
                 checked += 1
                 if checked == CHECK_EVERY:
                     checked = 0
@@ -155,6 +237,7 @@ def forward(channels: int) -> Any:
                     if live == 0:
                         break
             end_forward(job, tile_blocks, step_bytes, camera, left, top)
+            item = fetch_and_add(job, CURSOR, 1)
 
     return draw
 
@@ -167,70 +250,32 @@ def backward(channels: int, with_absolute: bool) -> Any:
     @kernel
     def sweep(jobs, first, step):
         job = jobs[0]
-        tiles = job.tiles_x * job.tiles_y
+        items = job.cameras * job.tiles_x * job.tiles_y
         corners = job.spare + first * job.spare_bytes
         tile_blocks = corners + CORNER_BYTES
         spare = tile_blocks + 64 * step_bytes
         write_corners(corners)
         render_bytes, lists = job.render_bytes, job.lists
-        for item in range(first, job.cameras * tiles, step):
-            camera, tile = item // tiles, item % tiles
-            stretch = 8 * (camera * (tiles + 1) + tile)
-            left, top = TILE * (tile % job.tiles_x), TILE * (tile // job.tiles_x)
-            renders = job.renders + camera * job.count * render_bytes
+        item = fetch_and_add(job, CURSOR, 1)
+        while item < items:
+            camera, left, top, begin, end, renders = tile_at(job, item)
             begin_backward(job, tile_blocks, step_bytes, camera, left, top, channels, spare)
             column, row = column_pattern(left), row_pattern(top)
             live, checked = -1, 0
-            for position in range(read_long(job.begins + stretch), read_long(job.ends + stretch)):
-                entry = lists + ENTRY_BYTES * position
-                prefetch(renders + render_bytes * read_int(entry + ENTRY_BYTES * AHEAD + 8))
+            for entry in range(lists + ENTRY_BYTES * begin, lists + ENTRY_BYTES * end, ENTRY_BYTES):
+                render = next_record(entry, renders, render_bytes)
                 slot = job.slots + job.slot_bytes * read_int(entry + 12)
                 blocks = read_long(entry) & live
                 if blocks == 0:
-                    for at in range(slot, slot + job.slot_bytes, VECTOR_BYTES):
-                        store(at, 0.0)
+                    clear_slot(job, slot)
                     continue
-                render = renders + render_bytes * read_int(entry + 8)
-                slope, shear = splat(read_float(render + SLOPE)), splat(read_float(render + SHEAR))
-                reach, highest = splat(-read_float(render + REACH)), splat(read_float(render + LOG2_OPACITY))
-                dx0 = read_float(render + U) - column
-                s0 = multiply_add(shear, dx0, slope * (read_float(render + V) - row))
-                values, sums = splats(render + FEATURES, channels), zeros(channels)
-                m, mx, ms, mxx, mxs, mss, abs_u, abs_v = zeros(8)
-                while blocks != 0:
-                    block = lowest_bit(blocks)
-                    blocks &= blocks - 1
-                    corner, at = corners + 8 * block, tile_blocks + step_bytes * block
-                    dx = dx0 - read_float(corner)
-                    s = subtract_product(slope, read_float(corner + 4), subtract_product(shear, read_float(corner), s0))
-                    exponent = subtract_product(s, s, multiply_add(reach * dx, dx, highest))
-                    unlimited = exp2(exponent)
-                    alpha = select(exponent >= LOG2_ALPHA_MIN, minimum(unlimited, ALPHA_MAX), 0.0)
-                    before = load(at)
-                    weight = alpha * before
-                    after = before - weight
-                    is_kept = after > TRANSMITTANCE_MIN
-                    store(at, select(is_kept, after, -1.0 * absolute(before)))
-                    weight = select(is_kept, weight, 0.0)
-                    q = dot_vectors(at + 3 * VECTOR_BYTES, values, load(at + 2 * VECTOR_BYTES))
-                    share = weight * q
-                    behind = load(at + VECTOR_BYTES) - share
-                    store(at + VECTOR_BYTES, behind)
-                    sums = add_vectors(sums, weight, at + 3 * VECTOR_BYTES)
-                    value = share - alpha / (1.0 - alpha) * behind
-                    value = select(is_kept & (unlimited <= ALPHA_MAX), value, 0.0)
-                    value_x, value_s = value * dx, value * s
-                    m, mx, ms = m + value, mx + value_x, ms + value_s
-                    mxx = multiply_add(value_x, dx, mxx)
-                    mxs = multiply_add(value_x, s, mxs)
-                    mss = multiply_add(value_s, s, mss)
-                    if with_absolute:
-                        abs_u = abs_u + absolute(subtract_product(reach, value_x, shear * value_s))
-                        abs_v = abs_v + absolute(value_s)
-                store_lane_sums(slot, (m, mx, ms, mxx, mxs, mss, abs_u, abs_v) + sums)  # noqa: RUF005
+                shape, values = splat_shape(render, column, row), splats(render + FEATURES, channels)
+                sums = zeros(channels)
+                sweep_splat(blocks, shape, values, sums, corners, tile_blocks, step_bytes, slot, with_absolute)
                 checked += 1
                 if checked == CHECK_EVERY:
                     checked = 0
                     live = unfinished(tile_blocks, step_bytes, live)
+            item = fetch_and_add(job, CURSOR, 1)
 
     return sweep

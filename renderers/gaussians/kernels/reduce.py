@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from renderers.gaussians.kernels.compiling import helper, kernel, routine
-from renderers.gaussians.kernels.layout import MOMENTS
+from renderers.gaussians.kernels.layout import CURSOR, MOMENTS
 from renderers.gaussians.kernels.memory import (
     VECTOR_BYTES,
+    fetch_and_add,
     load,
     prefetch,
     read_float,
@@ -16,7 +17,7 @@ from renderers.gaussians.kernels.memory import (
     store,
     write_float,
 )
-from renderers.gaussians.kernels.projection import FIELDS, RECORD_BYTES
+from renderers.gaussians.kernels.projection import CHUNK, FIELDS, RECORD_BYTES
 from renderers.gaussians.kernels.rows import out_at, put_rows
 from renderers.gaussians.kernels.shuffles import load_transposed, store_interleaved
 from renderers.gaussians.kernels.simd import LANES, select, splat
@@ -27,25 +28,32 @@ OPACITY, SLOPE, SHEAR, REACH = (FIELDS.index(name) for name in ("opacity", "slop
 
 @kernel
 def reduce(jobs, first, step):
-    """Write the gradients of every step-th block of sixteen Gaussians from `first`, in all cameras."""
+    """Write the gradients of blocks of sixteen Gaussians in all cameras, until all are taken."""
     job = jobs[0]
-    count = job.count
     sums = job.spare + first * job.spare_bytes
+    blocks = (job.count + LANES - 1) // LANES
+    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    while chunk < blocks:
+        for block in range(chunk, min(chunk + CHUNK, blocks)):
+            for camera in range(job.cameras):
+                reduce_block(job, camera, block, sums)
+        chunk = fetch_and_add(job, CURSOR, CHUNK)
+
+
+@helper
+def reduce_block(job, camera, block, sums):
+    """Write the gradients of sixteen Gaussians in one camera, and ask for the slots of the next sixteen."""
+    count = job.count
     visible = sums + LANES * job.slot_bytes
-    spare = visible + VECTOR_BYTES
-    blocks = (count + LANES - 1) // LANES
-    for block in range(first, blocks, step):
-        rows = min(LANES, count - LANES * block)
-        for camera in range(job.cameras):
-            ahead = LANES * (block + step)
-            for lane in range(min(LANES, count - ahead)):
-                prefetch_slots(job, camera, read_int(job.rank + 4 * (camera * count + ahead + lane)))
-            for lane in range(rows):
-                rank = read_int(job.rank + 4 * (camera * count + LANES * block + lane))
-                write_float(visible + 4 * lane, 1.0 if rank >= 0 else 0.0)
-                add_slots(job, camera, rank, sums + lane * job.slot_bytes)
-                write_features(job, camera, LANES * block + lane, sums + lane * job.slot_bytes)
-            write_moments(job, camera, block, rows, sums, load(visible) > 0.5, spare)
+    rows, ahead = min(LANES, count - LANES * block), LANES * (block + 1)
+    for lane in range(min(LANES, count - ahead)):
+        prefetch_slots(job, camera, read_int(job.rank + 4 * (camera * count + ahead + lane)))
+    for lane in range(rows):
+        rank = read_int(job.rank + 4 * (camera * count + LANES * block + lane))
+        write_float(visible + 4 * lane, 1.0 if rank >= 0 else 0.0)
+        add_slots(job, camera, rank, sums + lane * job.slot_bytes)
+        write_features(job, camera, LANES * block + lane, sums + lane * job.slot_bytes)
+    write_moments(job, camera, block, rows, sums, load(visible) > 0.5, visible + VECTOR_BYTES)
 
 
 @routine

@@ -87,6 +87,34 @@ def test_thread_count_follows_the_work(monkeypatch):
     assert [workers.thread_count(n) for n in (0, unit, 2 * unit, 1e9)] == [1, 1, 2, 2]
 
 
+def test_a_late_thread_is_waited_for_only_if_its_share_is_its_own():
+    """Kernels that take work from a common counter leave nothing to a share that has not begun."""
+    started, finish = threading.Event(), threading.Event()
+
+    def block():
+        started.set()
+        finish.wait(timeout=30)
+
+    blocked = workers._pool(os.getpid(), 1).submit(block)
+    assert started.wait(timeout=30)
+    try:
+        assert workers.run(2, lambda job, first, step: (job, first, step), "job", is_taken=True) == [("job", 1, 2)]
+        threading.Timer(0.05, finish.set).start()
+        assert workers.run(2, lambda job, first, step: first, "job") == [1, 0] and finish.is_set()
+    finally:
+        finish.set()
+        blocked.result(timeout=30)
+
+
+def test_extreme_thresholds_are_no_error(make_scene):
+    """Numbers that float32 does not have mean infinity."""
+    scene = make_scene()
+    usual = rasterise(*scene.call(), backend="cpu")[0]
+    assert torch.equal(rasterise(*scene.call(), backend="cpu", far_plane=1e300)[0], usual)
+    assert torch.equal(rasterise(*scene.call(), backend="cpu", far_plane=float("inf"))[0], usual)
+    assert (rasterise(*scene.call(), backend="cpu", near_plane=1e300)[0] == 0).all()
+
+
 def test_strided_inputs_and_gradients(make_scene):
     plain, strided = make_scene().to(torch.float32), make_scene().to(torch.float32)
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -150,22 +151,52 @@ def test_machine_code_of_another_argument_type_is_not_used(tmp_path):
     assert hits == [0, 1, 0]
 
 
-def test_a_cache_older_than_a_source_counts_as_cold(tmp_path):
+def test_a_cache_of_other_sources_counts_as_cold(tmp_path):
+    """What counts is what the sources say, not when they were written; only the kernel's own file must not be newer."""
+    own, helper = tmp_path / "own.py", tmp_path / "helper.py"
+    own.write_text("def kernel(jobs):\n    return 1\n")
+    helper.write_text("a = 1\n")
+    scope: dict[str, object] = {}
+    exec(compile(own.read_text(), str(own), "exec"), scope)
+
     class Kernel:
         class stats:
             cache_path = str(tmp_path)
 
-        @staticmethod
-        def py_func():
-            pass
+        py_func = scope["kernel"]
 
-    source = tmp_path / "simd.py"
-    source.touch()
-    code = Kernel.py_func.__code__
-    assert not compiling.is_cached(Kernel, [source])
-    index = tmp_path / f"test_kernels.{code.co_name}-{code.co_firstlineno}.py311.nbi"
-    index.touch()
-    assert compiling.is_cached(Kernel, [source])
-    newer = index.stat().st_mtime + 10
-    os.utime(source, (newer, newer))
-    assert not compiling.is_cached(Kernel, [source])
+    files = [own, helper]
+    assert not compiling.is_cached(Kernel, files)
+    index = tmp_path / "own.kernel-1.py311.nbi"
+    index.write_bytes(f"sources_{compiling.fingerprint(files)}".encode())
+    assert compiling.is_cached(Kernel, files)
+    later = index.stat().st_mtime + 10
+    os.utime(helper, (later, later))
+    assert compiling.is_cached(Kernel, files)
+    helper.write_text("a = 2\n")
+    assert not compiling.is_cached(Kernel, files)
+    helper.write_text("a = 1\n")
+    os.utime(own, (later, later))
+    assert not compiling.is_cached(Kernel, files)
+
+
+def test_two_threads_take_every_number_once():
+    kind = np.dtype([("other", np.int64), ("cursor", np.int64)])
+
+    @numba.njit(nogil=True)
+    def take(jobs, taken):
+        job = jobs[0]
+        number, own = memory.fetch_and_add(job, 8, 3), 0
+        while number < len(taken):
+            for i in range(number, min(number + 3, len(taken))):
+                taken[i] += 1
+            own += 1
+            number = memory.fetch_and_add(job, 8, 3)
+        return own
+
+    take(np.zeros(1, kind), np.zeros(1, np.int8))  # compiles
+    job, taken = np.array([(5, 0)], kind), np.zeros(200_000, np.int8)
+    with ThreadPoolExecutor(2) as pool:
+        shares = [pool.submit(take, job, taken) for _ in range(2)]
+    assert (taken == 1).all() and sum(share.result() for share in shares) == -(-len(taken) // 3)
+    assert job["other"][0] == 5
