@@ -1,0 +1,1 @@
+"""Bezier strokes in space as a renderer; see docs/sketches.md."""

@@ -1,0 +1,1 @@
+"""Files of Bezier sketches: JSON, SVG, glTF, OBJ and a page that orbits and plays."""
