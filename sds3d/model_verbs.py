@@ -10,7 +10,6 @@ import typer
 
 from sds3d import hardware, report
 from sds3d.config.prior import BUNDLED, PriorConfig
-from sds3d.errors import ConfigError
 from sds3d.guidance.requirements import Abilities, check_views
 from sds3d.priors.folder import check_folder
 from sds3d.priors.source import check_prior, locate
@@ -105,13 +104,12 @@ def sample(
     image: Annotated[str, typer.Option(help="Reference picture, for models that show other views of one.")] = "",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
-    """Draw images from a prior, to see what it knows before it is distilled, and that its files are sound."""
+    """Draw images from a prior, to see what it knows before it is distilled, and that its files are sound.
+
+    A column an azimuth; of models that draw films, a column a moment.
+    """
     model = PriorConfig(path=prior, image=image)
     source = check_prior(model)
-    if "frames" in (source.entry.gives if source.entry else ()) or source.family in ("video", "motion_adapter"):
-        raise ConfigError(
-            f"'{prior}' draws films, and 'prior sample' draws pictures. Use a prior of pictures.", "prior"
-        )
     check_views(views, Abilities.of_source(source), "--views")
     hardware.check_device(device)
     from sds3d.priors.sampling import sample_sheet
@@ -120,7 +118,9 @@ def sample(
         device == "auto" and bool(hardware.torch_cuda_version() and hardware.cuda_cards()[0])
     )
     where = "cuda" if on_card else "cpu"
-    drawn = sample_sheet(model, prompts, out, views=views, scale=scale, seed=seed, steps=steps, device=where)
+    drawn = sample_sheet(
+        model, prompts, out, views=views, scale=scale, seed=seed, steps=steps, device=where, first_frame=image
+    )
     typer.echo(f"Wrote {drawn}")
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from sds3d.cameras import Cameras, turntable
-from sds3d.errors import ConfigError
+from sds3d.errors import AssetError, ConfigError
 from sds3d.export.atomic import atomic_path
 from sds3d.priors.base import Prior, Query
 
 if TYPE_CHECKING:
     from sds3d.config import PriorConfig
+    from sds3d.priors.video.base import VideoPrior
 
 LEAST_SIGNAL = 1e-3
 """Smallest alpha from which the clean image is computed: float32 keeps four digits of it there."""
@@ -104,6 +105,47 @@ def sample_views(
     return prior.decode(latents[order.argsort().to(latents.device)]).clamp(0.0, 1.0)
 
 
+@torch.no_grad()
+def sample_clip(
+    prior: VideoPrior,
+    text: str,
+    generator: torch.Generator,
+    scale: float = 5.0,
+    steps: int = 25,
+    first_frame: Tensor | None = None,
+) -> Tensor:
+    """Return a film [F, H, W, 3] in [0, 1] of as many frames as the prior was opened for.
+
+    Args:
+        generator: CPU generator of the noise. text, scale, steps: see `sample_latents`.
+        first_frame: [H, W, 3] in [0, 1] for priors that animate a picture; they raise ConfigError without one.
+    """
+    from sds3d.priors.video.folded import FoldedPrior, unfold_pixels
+
+    folded = FoldedPrior(prior, prior.frames)
+    if first_frame is not None:
+        folded.first_frames = first_frame.permute(2, 0, 1)[None].to(prior.device)
+    shape = folded.encode(
+        torch.full((1, prior.frames * prior.size[0], prior.size[1], 3), 0.5, device=prior.device)
+    ).shape
+    noise = torch.randn(shape, generator=generator).to(prior.device)
+    latents = sample_latents(folded, noise, text, turntable(1, 8), scale, steps)
+    return unfold_pixels(folded.decode(latents), prior.frames)[0].clamp(0.0, 1.0)
+
+
+def _picture(file: str) -> Tensor | None:
+    """Return a picture file as [H, W, 3] in [0, 1], None for no file. Raises: AssetError if it cannot be read."""
+    if not file:
+        return None
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return torch.from_numpy(np.asarray(Image.open(file).convert("RGB"), np.float32) / 255.0)
+    except (OSError, UnidentifiedImageError) as error:
+        raise AssetError(f"The picture '{file}' cannot be read: {error}. Give a PNG or JPEG file.", file) from error
+
+
 def sample_sheet(
     model: PriorConfig | str | Path,
     prompts: Sequence[str],
@@ -113,25 +155,33 @@ def sample_sheet(
     seed: int = 0,
     steps: int = 25,
     device: torch.device | str = "cpu",
+    first_frame: str = "",
 ) -> Path:
     """Write a PNG with a row a prompt and a column an azimuth (0 is the front), drawn by the prior `model`.
+
+    Models of films get a column a frame instead, `views` of them evenly over the film.
 
     Args:
         model: what `sds3d.priors.open.open_prior` opens.
         views, scale, steps: see `sample_latents`; models that look at groups of views need whole groups.
+        first_frame: picture that a model which animates one starts from.
         seed: of the noise, which is drawn on the CPU: the same on every device.
     See `sample_views` for what the columns have in common.
     """
     from PIL import Image
 
     from sds3d.priors.open import open_prior
+    from sds3d.priors.video.base import VideoPrior
 
     prior = open_prior(model, device)
-    cameras = turntable(views, prior.image_size)
     generator = torch.Generator().manual_seed(seed)
     rows = []
     for prompt in prompts:
-        images = sample_views(prior, prompt, cameras, generator, scale, steps)
+        if isinstance(prior, VideoPrior):
+            clip = sample_clip(prior, prompt, generator, scale, steps, _picture(first_frame))
+            images = clip[torch.linspace(0, len(clip) - 1, views).round().long()]
+        else:
+            images = sample_views(prior, prompt, turntable(views, prior.image_size), generator, scale, steps)
         rows.append(torch.cat(list(images.cpu()), dim=1))  # views side by side: [H, views * W, 3]
     pixels = (torch.cat(rows) * 255).round().byte().numpy()
     with atomic_path(out) as temporary:

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 
 from sds3d.cameras import Cameras, turntable
-from sds3d.errors import ConfigError
+from sds3d.errors import AssetError, ConfigError
 from sds3d.priors import sampling
 from sds3d.priors.exact import ExactPrior, Mixture
-from sds3d.priors.sampling import sample_latents, sample_sheet, sample_views
+from sds3d.priors.sampling import _picture, sample_clip, sample_latents, sample_sheet, sample_views
+from sds3d.priors.video.exact import ExactVideoPrior
 
 
 def gaussian_prior() -> ExactPrior:
@@ -87,3 +88,21 @@ def test_every_sample_may_have_a_text_of_its_own() -> None:
     both = sample_latents(prior, noise, ["y", ""], turntable(2, 4), steps=5)
     for place, text in enumerate(("y", "")):
         torch.testing.assert_close(both[place], sample_latents(prior, noise, text, turntable(2, 4), steps=5)[place])
+
+
+def test_a_film_is_drawn_from_its_prior() -> None:
+    """An exact prior of films: the sample has the mean of the prompt, and its frames agree as the prior says."""
+    mean = torch.linspace(-0.6, 0.6, 5)[None, :, None, None].expand(3, 5, 8, 8)
+    prior = ExactVideoPrior({"a film": mean, "": torch.zeros_like(mean)}, std=0.05, rho=0.9)
+    film = sample_clip(prior, "a film", torch.Generator().manual_seed(0), scale=1.0, steps=40)
+    assert film.shape == (5, 8, 8, 3)
+    torch.testing.assert_close(film.mean(dim=(1, 2, 3)), 0.5 + mean[0, :, 0, 0] / 2, atol=0.03, rtol=0)
+    deviation = 2 * film - 1 - mean.permute(1, 2, 3, 0)
+    assert 0.02 < float(deviation.std()) < 0.08
+    assert float((deviation[1:] - deviation[:-1]).std()) < 0.8 * float(deviation.std())
+
+
+def test_a_first_frame_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_text("no picture")
+    with pytest.raises(AssetError, match=r"The picture '.*no\.png' cannot be read"):
+        _picture(str(tmp_path / "no.png"))
