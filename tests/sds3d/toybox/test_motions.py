@@ -6,18 +6,9 @@ from sds3d.errors import AssetError, ConfigError, ShapeError
 from sds3d.toybox import clips
 from sds3d.toybox.captions import Description
 from sds3d.toybox.dataset import build
-from sds3d.toybox.motions import (
-    MOTIONS,
-    Manner,
-    Posing,
-    draw_manner,
-    motion_vocabulary,
-    motions_of,
-    pairs,
-    pose,
-    pose_clip,
-)
+from sds3d.toybox.motions import MOTIONS, motion_vocabulary, motions_of, pairs, pose, pose_clip
 from sds3d.toybox.palette import NOUNS, is_held_out
+from sds3d.toybox.posing import Manner, Posing, draw_manner
 from sds3d.toybox.shape import RADIUS
 
 FRONT = (20.0, 15.0, 2.5)

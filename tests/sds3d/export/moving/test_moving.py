@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 
 import numpy as np
 import pytest
@@ -230,3 +232,21 @@ def test_a_sheet_shows_clips_in_rows_and_frames_in_columns(tmp_path):
     assert np.allclose(picture[::4, ::5, 0] / 255.0, np.arange(6).reshape(2, 3) / 10.0, atol=0.003)
     with pytest.raises(ShapeError, match="clips"):
         write_clip_sheet(tmp_path / "sheet.png", clips[0])
+
+
+VALIDATE = """
+const validator = require(process.argv[1]), fs = require("fs");
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2]))).then(report => console.log(JSON.stringify(report)));
+"""
+
+
+@pytest.mark.parametrize("is_textured", [False, True])
+def test_the_khronos_validator_finds_nothing(tmp_path, node_package, is_textured):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed: the Khronos validator runs in it (see docs/meshes.md)")
+    file = write_moving_mesh(tmp_path / "moving.glb", tetrahedron(is_textured), motion(is_loop=True))
+    call = [node, "-e", VALIDATE, str(node_package("gltf-validator")), str(file)]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["issues"]["messages"] == []
