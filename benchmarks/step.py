@@ -105,6 +105,7 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
     from systems.build import build_system
     from systems.session import train
 
+    recipe = recipe.plan()[0][1]  # of a recipe of several stages, the first
     system = build_system(recipe)
     prior, renderer = system.guidance.prior, system.renderer
     watch = Stopwatch(prior.device)
@@ -131,7 +132,8 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
     return {
         "parts": table,
         "steps": len(steps),
-        "gaussians": int(renderer.means.shape[0]),
+        "renderer": recipe.renderer.kind,
+        "parameters": sum(parameter.numel() for parameter in renderer.parameters()),
         "views": recipe.cameras.views,
         "size_px": recipe.cameras.size.at(0, recipe.training.steps),
         "recipe": recipe.name,
@@ -151,7 +153,7 @@ def show(result: dict[str, Any]) -> None:
 
     whole = result["parts"]["step"]
     title = f"One step of {result['recipe']} ({result['method']}), median of {result['steps']}: "
-    title += f"{result['gaussians']} Gaussians, {result['views']} views of {result['size_px']} px, {result['device']}, "
+    title += f"{result['renderer']} of {result['parameters']} numbers, {result['views']} views of {result['size_px']:g} px, {result['device']}, "
     title += f"{result['threads']} threads, {result['processor']}"
     table = Table("part", title=title, title_justify="left")
     for column in ("wall ms", "share", "processor ms", "share"):
