@@ -118,7 +118,10 @@ def measure(recipe: Recipe, warm_up: int) -> dict[str, Any]:
         if guide.score is not None:
             guide.score.output = watch.around("score network", guide.score.output)  # type: ignore[method-assign]
             guide.networks["psi"] = guide.score.predict  # its output is measured already
-    system.guides = [watch.around("guidance call", guide) for guide in system.guides]  # type: ignore[misc]
+    calls = [watch.around("guidance call", guide) for guide in system.guides]
+    for call, guide in zip(calls, system.guides, strict=True):
+        call.prior = guide.prior  # type: ignore[attr-defined]
+    system.guides = calls  # type: ignore[assignment]
     with tempfile.TemporaryDirectory() as folder, open(os.devnull, "w") as nowhere:
         train(system, RunFolder(Path(folder)), Console(file=nowhere), (watch,))
     steps = watch.steps[warm_up:]
@@ -153,7 +156,8 @@ def show(result: dict[str, Any]) -> None:
 
     whole = result["parts"]["step"]
     title = f"One step of {result['recipe']} ({result['method']}), median of {result['steps']}: "
-    title += f"{result['renderer']} of {result['parameters']} numbers, {result['views']} views of {result['size_px']:g} px, {result['device']}, "
+    title += f"{result['renderer']} of {result['parameters']} numbers, {result['views']} views of {result['size_px']:g} px, "
+    title += f"{result['device']}, "
     title += f"{result['threads']} threads, {result['processor']}"
     table = Table("part", title=title, title_justify="left")
     for column in ("wall ms", "share", "processor ms", "share"):

@@ -78,7 +78,6 @@ class DistillationSystem(LightningModule):
             for number, (model, config) in enumerate(zip((prior, *more_priors), configs, strict=True))
         ]
         self.guidance = self.guides[0]
-        self.group_views = max(guide.prior.group_views for guide in self.guides)
         self.scores = ScoreOptimiser(self.guides)
         self.prompt = prompt_of(recipe)
         self._source = (source,)  # in a tuple: it is no part of the asset
@@ -167,7 +166,7 @@ class DistillationSystem(LightningModule):
     def draw_views(self, generator: torch.Generator, size: int) -> tuple[Cameras, Tensor]:
         """Return the cameras of a step with `size` pixels, and the background [views, 3] behind each, drawn on the CPU."""
         cameras, background = self.recipe.cameras, self.recipe.background
-        group = self.group_views  # views of one object have one background, too
+        group = max(guide.prior.group_views for guide in self.guides)  # views of one object have one background, too
         views = sample_orbit(
             cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg, group
         )
