@@ -156,7 +156,9 @@ def show(result: dict[str, Any]) -> None:
 
     whole = result["parts"]["step"]
     title = f"One step of {result['recipe']} ({result['method']}), median of {result['steps']}: "
-    title += f"{result['renderer']} of {result['parameters']} numbers, {result['views']} views of {result['size_px']:g} px, "
+    title += (
+        f"{result['renderer']} of {result['parameters']} numbers, {result['views']} views of {result['size_px']:g} px, "
+    )
     title += f"{result['device']}, "
     title += f"{result['threads']} threads, {result['processor']}"
     table = Table("part", title=title, title_justify="left")

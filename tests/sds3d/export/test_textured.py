@@ -169,9 +169,7 @@ def test_all_textures_pass_the_usd_checker_and_a_lost_one_does_not(tmp_path: Pat
 
 def test_without_usd_the_command_is_said(tmp_path: Path, mug: Mesh, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(usdz_module, "find_spec", lambda name: None)
-    with pytest.raises(
-        BackendError, match=r"USDZ cannot be written: .* pip install 'sds3d\[usd\]'; or choose another"
-    ):
+    with pytest.raises(BackendError, match=r"USDZ cannot be written: .* pip install 'sds3d\[usd\]'; or choose another"):
         write_mesh(tmp_path / "m.usdz", mug)
     assert not list(tmp_path.iterdir())
 

@@ -84,9 +84,7 @@ def test_the_fallback_says_why(mug: Mesh, monkeypatch: pytest.MonkeyPatch) -> No
         assert made.method == "cells" and reason in made.reason
     with pytest.raises(AssetError, match="xatlas could not unwrap the mesh of 1056 faces"):
         unwrap(mug, 256, method="xatlas", seconds=0.3)
-    monkeypatch.setattr(
-        module, "probe_xatlas", lambda: "the package xatlas is not installed: pip install xatlas"
-    )
+    monkeypatch.setattr(module, "probe_xatlas", lambda: "the package xatlas is not installed: pip install xatlas")
     assert "not installed" in unwrap(mug, 256).reason
     with pytest.raises(
         BackendError, match="Unwrapping by xatlas was asked for, but the package xatlas is not installed"
