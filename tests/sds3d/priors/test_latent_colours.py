@@ -33,14 +33,21 @@ def test_an_affine_decoder_is_found() -> None:
     assert weight.dtype == torch.float32
 
 
+class HarshPrior(LinearPrior):
+    """Most of its colours are cut off, so that the best linear answer depends on the latents that were drawn."""
+
+    def decode(self, z0: torch.Tensor) -> torch.Tensor:
+        return 20.0 * super().decode(z0) - 10.0
+
+
 def test_it_repeats_with_the_generator_and_sees_no_global_seed() -> None:
-    first = latent_colours(LinearPrior(), torch.Generator().manual_seed(1))[0]
+    first = latent_colours(HarshPrior(), torch.Generator().manual_seed(1))[0]
     torch.manual_seed(5)
-    again = latent_colours(LinearPrior(), torch.Generator().manual_seed(1))[0]
-    other = latent_colours(LinearPrior(), torch.Generator().manual_seed(2))[0]
+    again = latent_colours(HarshPrior(), torch.Generator().manual_seed(1))[0]
+    other = latent_colours(HarshPrior(), torch.Generator().manual_seed(2))[0]
     # LAPACK's last bit depends on where its arrays lie in memory, so equal seeds agree to rounding, other seeds do not.
-    torch.testing.assert_close(first, again, atol=1e-7, rtol=0)
-    assert (first - other).abs().max() > 1e-5
+    torch.testing.assert_close(first, again, atol=1e-6, rtol=0)
+    assert (first - other).abs().max() > 1e-3
 
 
 def test_latents_have_the_shape_of_an_encoded_picture() -> None:
