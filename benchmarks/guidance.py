@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, help="only the first so many prompts")
     parser.add_argument("--seeds", type=int, default=1, help="runs of each prompt; diversity needs at least 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; set OMP_NUM_THREADS accordingly")
-    parser.add_argument("--docs", type=Path, help="write league.md, league.json and league.png into this folder")
+    parser.add_argument("--docs", type=Path, help="write league-<evaluations>.md, .json and .png into this folder")
     options, extra = parser.parse_known_args()
     unknown = [name for name in options.methods if name not in methods()]
     if unknown:
@@ -344,11 +344,12 @@ def main() -> None:
         options.docs.mkdir(parents=True, exist_ok=True)
         count = len(prompts(options.prompts))
         head = f"{options.evaluations} evaluations a view and run, {count} prompts, {options.seeds} seed(s).\n\n"
-        (options.docs / "league.md").write_text(head + as_markdown(table))
+        name = f"league-{options.evaluations}"
+        (options.docs / f"{name}.md").write_text(head + as_markdown(table))
         plain = [{key: value for key, value in row.items() if key != "path"} for row in rows]
         document = {"evaluations": options.evaluations, "summary": table, "runs": plain}
-        (options.docs / "league.json").write_text(json.dumps(document, indent=2) + "\n")
-        write_sheet(rows, options.docs / "league.png")
+        (options.docs / f"{name}.json").write_text(json.dumps(document, indent=2) + "\n")
+        write_sheet(rows, options.docs / f"{name}.png")
 
 
 if __name__ == "__main__":
