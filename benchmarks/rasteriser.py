@@ -73,8 +73,11 @@ def _medians(values: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def stages(scene: Scene, repeats: int) -> dict[str, float]:
-    """Return the median seconds of each kernel of a forward and backward call, of the calls as a whole, and of what
-    torch does in them itself (`contenders.run_empty`)."""
+    """Return the median seconds of each kernel (launching it included) of a forward and backward call, of the calls as a
+    whole, and of what torch does in them itself (`contenders.run_empty`).
+
+    The calls as a whole run without the clocks round the kernels, which would count as the call's own time.
+    """
     samples: dict[str, list[float]] = {}
     spent: dict[str, float] = {}
     original = workers.run
@@ -87,17 +90,18 @@ def stages(scene: Scene, repeats: int) -> dict[str, float]:
         spent[name] = spent.get(name, 0.0) + time.thread_time() - start
         return results
 
-    workers.run = timed
-    try:
-        for turn in range(repeats + 1):
-            spent.clear()
-            forward, both = contenders.run_ours(scene)
-            _, empty = contenders.run_empty(scene)
-            if turn:
-                for name, seconds in {**spent, "forward": forward, "both": both, "torch alone": empty}.items():
-                    samples.setdefault(name, []).append(seconds)
-    finally:
-        workers.run = original
+    for turn in range(repeats + 1):
+        spent.clear()
+        workers.run = timed
+        try:
+            contenders.run_ours(scene)
+        finally:
+            workers.run = original
+        forward, both = contenders.run_ours(scene)
+        _, empty = contenders.run_empty(scene)
+        if turn:
+            for name, seconds in {**spent, "forward": forward, "both": both, "torch alone": empty}.items():
+                samples.setdefault(name, []).append(seconds)
     return {name: statistics.median(values) for name, values in samples.items()}
 
 

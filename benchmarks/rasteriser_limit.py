@@ -70,13 +70,15 @@ def two_threads(repeats: int) -> float:
 
 def count_blocks(scene: Scene) -> int:
     """Return the number of pairs of a block of sixteen pixels and a Gaussian in the tile lists of a scene."""
+    from renderers.gaussians.kernels import layout
+
     image, _, _ = rasterise(*scene.leaves, scene.viewmats, scene.Ks, scene.size, scene.size, backend="cpu")
     assert image.grad_fn is not None
-    job = image.grad_fn.frame.job[0]
+    job = np.frombuffer(image.grad_fn.job, layout.JOB)[0]
     tiles, total = int(job["tiles_x"] * job["tiles_y"]), 0
     for camera in range(int(job["cameras"])):
-        places = [_int64(int(job[name]) + 8 * camera * (tiles + 1), tiles) for name in ("begins", "ends")]
-        first, last = int(places[0][0]), int(places[1][-1])
+        begins = _int64(int(job["begins"]) + 8 * camera * (tiles + 1), tiles + 1)
+        first, last = int(begins[0]), int(begins[-1])
         masks = _int64(int(job["lists"]) + 16 * first, 2 * (last - first))[::2]
         total += int(np.unpackbits(np.ascontiguousarray(masks).view(np.uint8)).sum())
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,67 +13,71 @@ from sds3d.errors import ConfigError, ShapeError, nearest
 
 LENGTH_MIN = 1e-12
 """Shortest quaternion that still names a rotation."""
+SHAPES = 256
+"""Combinations of arguments that are remembered as good."""
 Named = Iterable[tuple[str, Tensor]]
+Kind = tuple[str, torch.dtype, torch.device, torch.Size]
 
 
-def check_kinds(named: Named) -> None:
-    """Raise ConfigError unless all are floating-point tensors of one dtype on one device (those of the first)."""
-    first: Tensor | None = None
-    for name, tensor in named:
+def check_tensors(inputs: dict[str, Tensor], sh_degree: int | None) -> None:
+    """Raise ConfigError unless all inputs of `rasterise` are floating-point tensors of one dtype on one device (those of
+    means), and ShapeError if they do not fit together."""
+    for name, tensor in inputs.items():
         if not isinstance(tensor, Tensor):
             given = type(tensor).__name__
             raise ConfigError(f"{name} is of type {given}, but a torch.Tensor is needed. Convert it.", name)
-        if first is None:
-            first = tensor
-            if not tensor.dtype.is_floating_point:
-                raise ConfigError(f"{name} is {_short(tensor)}, but floating point is needed. Call .float().", name)
-        if tensor.dtype != first.dtype:
-            raise ConfigError(
-                f"{name} is {_short(tensor)}, but means is {_short(first)}. Convert one of them: all must be the same.",
-                name,
-            )
-        if tensor.device != first.device:
-            raise ConfigError(
-                f"{name} is on {tensor.device}, but means is on {first.device}. Move one of them: all must be together.",
-                name,
-            )
+    check_kinds(tuple([(name, given.dtype, given.device, given.shape) for name, given in inputs.items()]), sh_degree)
 
 
-def check_shapes(
-    means: Tensor,
-    quats: Tensor,
-    scales: Tensor,
-    opacities: Tensor,
-    colors: Tensor,
-    viewmats: Tensor,
-    Ks: Tensor,
-    sh_degree: int | None,
-    backgrounds: Tensor | None,
-) -> None:
-    """Raise ShapeError for tensors that do not fit together."""
-    if means.dim() != 2:
-        raise ShapeError("means", "[N, 3]", tuple(means.shape))
-    if viewmats.dim() != 3 or viewmats.shape[0] < 1:
-        raise ShapeError("viewmats", "[C >= 1, 4, 4]", tuple(viewmats.shape))
-    count, cameras = means.shape[0], viewmats.shape[0]
+@lru_cache(maxsize=SHAPES)
+def check_kinds(kinds: tuple[Kind, ...], sh_degree: int | None) -> None:
+    """Raise ConfigError for the first kind of tensor that differs from the first, then check shapes.
+
+    (What has passed is remembered: for a small scene this would take as long as drawing it.)
+    """
+    _, first_dtype, first_device, _ = kinds[0]
+    for name, dtype, device, _ in kinds:
+        if not dtype.is_floating_point and name == kinds[0][0]:
+            raise ConfigError(f"{name} is {_short(dtype)}, but floating point is needed. Call .float().", name)
+        if dtype != first_dtype:
+            raise ConfigError(
+                f"{name} is {_short(dtype)}, but means is {_short(first_dtype)}. Convert one of them: all must be the "
+                "same.",
+                name,
+            )
+        if device != first_device:
+            raise ConfigError(
+                f"{name} is on {device}, but means is on {first_device}. Move one of them: all must be together.", name
+            )
+    check_shapes({name: shape for name, _, _, shape in kinds}, sh_degree)
+
+
+def check_shapes(shapes: dict[str, torch.Size], sh_degree: int | None) -> None:
+    """Raise ShapeError for shapes that do not fit together."""
+    means, viewmats, colors = shapes["means"], shapes["viewmats"], shapes["colors"]
+    if len(means) != 2:
+        raise ShapeError("means", "[N, 3]", means)
+    if len(viewmats) != 3 or viewmats[0] < 1:
+        raise ShapeError("viewmats", "[C >= 1, 4, 4]", viewmats)
+    count, cameras = means[0], viewmats[0]
     expected = (
-        ("means", means, (count, 3)),
-        ("quats", quats, (count, 4)),
-        ("scales", scales, (count, 3)),
-        ("opacities", opacities, (count,)),
-        ("viewmats", viewmats, (cameras, 4, 4)),
-        ("Ks", Ks, (cameras, 3, 3)),
+        ("means", (count, 3)),
+        ("quats", (count, 4)),
+        ("scales", (count, 3)),
+        ("opacities", (count,)),
+        ("viewmats", (cameras, 4, 4)),
+        ("Ks", (cameras, 3, 3)),
     )
-    for name, tensor, shape in expected:
-        if tensor.shape != shape:
-            raise ShapeError(name, str(list(shape)), tuple(tensor.shape))
+    for name, shape in expected:
+        if shapes[name] != shape:
+            raise ShapeError(name, str(list(shape)), shapes[name])
     tail = 1 if sh_degree is None else 2
-    fits = colors.shape[:-tail] in ((count,), (cameras, count)) and (sh_degree is None or colors.shape[-1] == 3)
+    fits = colors[:-tail] in ((count,), (cameras, count)) and (sh_degree is None or colors[-1] == 3)
     if not fits:
         names = "D" if sh_degree is None else "K, 3"
-        raise ShapeError("colors", f"[{count}, {names}] or [{cameras}, {count}, {names}]", tuple(colors.shape))
-    if backgrounds is not None and backgrounds.shape != (cameras, colors.shape[-1]):
-        raise ShapeError("backgrounds", f"[{cameras}, {colors.shape[-1]}]", tuple(backgrounds.shape))
+        raise ShapeError("colors", f"[{count}, {names}] or [{cameras}, {count}, {names}]", colors)
+    if shapes.get("backgrounds", (cameras, colors[-1])) != (cameras, colors[-1]):
+        raise ShapeError("backgrounds", f"[{cameras}, {colors[-1]}]", shapes["backgrounds"])
 
 
 def check_options(width: int, height: int, render_mode: str, rasterize_mode: str, backend: str) -> None:
@@ -116,5 +121,5 @@ def check_values(named: Named) -> None:
                 )
 
 
-def _short(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -68,8 +69,7 @@ def rasterise(
     """
     inputs = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     inputs |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
-    checks.check_kinds(inputs.items())
-    checks.check_shapes(means, quats, scales, opacities, colors, viewmats, Ks, sh_degree, backgrounds)
+    checks.check_tensors(inputs, sh_degree)
     checks.check_options(width, height, render_mode, rasterize_mode, backend)
     chosen = choose_backend(backend, means)
     tensors = (means, quats, scales, opacities, colors, viewmats, Ks)
@@ -98,9 +98,9 @@ def _draw_compiled(
         checks.check_values(inputs.items())
         projection, records = project(*tensors, view.width, view.height, **options), None
     else:
-        checked = {name: inputs[name] for name in ("colors", "backgrounds") if name in inputs}
+        colors, behind = inputs["colors"], inputs.get("backgrounds")
         projection, records, is_usable = cpu.project(
-            *tensors, width=view.width, height=view.height, checked=checked, **options
+            *tensors, width=view.width, height=view.height, colors=colors, backgrounds=behind, **options
         )
         if not is_usable:
             checks.check_values(inputs.items())
@@ -179,7 +179,12 @@ def _on_background(images: Tensor, alphas: Tensor, backgrounds: Tensor) -> Tenso
     return torch.cat([colors, images[..., channels:]], dim=-1)
 
 
+@cache
+def _knows_autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device)
+
+
 def _full_precision(device: str) -> AbstractContextManager[Any]:
     """Return a context without autocast; none is entered where autocast is unknown or off."""
-    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    is_on = _knows_autocast(device) and torch.is_autocast_enabled(device)
     return torch.autocast(device, enabled=False) if is_on else nullcontext()

@@ -16,7 +16,9 @@ THREAD_MICROSECONDS = 300.0
 
 def thread_count(microseconds: float) -> int:
     """Return how many threads get work of that estimated length; at most torch's own number of threads."""
-    return max(1, min(torch.get_num_threads(), int(microseconds / THREAD_MICROSECONDS)))
+    if microseconds < 2 * THREAD_MICROSECONDS:
+        return 1
+    return min(torch.get_num_threads(), int(microseconds / THREAD_MICROSECONDS))
 
 
 def run(threads: int, kernel: Callable[..., Any], job: Any, *, is_taken: bool = False) -> list[Any]:

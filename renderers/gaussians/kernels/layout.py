@@ -26,24 +26,31 @@ TRANSMITTANCE_MIN = constants.TRANSMITTANCE_MIN
 DEPTH_ALPHA_MIN = constants.DEPTH_ALPHA_MIN
 
 JOB = job_type(
-    "count padded cameras width height tiles_x tiles_y records features feature_stride channels "
-    "compiled_channels with_depth expected render_bytes order rank visible bound starts entries begins ends "
-    "lists renders keys backgrounds out out_width spare spare_bytes g_out g_camera g_row g_column g_channel "
-    "g_alpha ga_camera ga_row ga_column slots slot_bytes d_means2d d_absolute d_conics d_opacities d_depths "
-    "d_features cursor"
+    "count padded cameras width height tiles_x tiles_y chunks feature_stride channels compiled_channels with_depth "
+    "expected out_width render_bytes slot_bytes spare_bytes "
+    "records features backgrounds out order rank visible bounds starts begins numbers places renders keys "
+    "lists entries spare slots g_out g_camera g_row g_column g_channel g_alpha ga_camera ga_row ga_column ga_channel "
+    "d_means2d d_conics d_opacities d_features d_depths d_absolute "
+    "taken_chunks taken_lists taken_tiles taken_sweeps taken_blocks"
 )
-CURSOR = JOB.fields["cursor"][1]
 """Addresses and sizes of one compositing call for C cameras and N Gaussians.
 
 records [C, padded, 16]; features [N, channels] or, feature_stride bytes a camera, [C, N, channels]; with_depth adds depth
-as the last channel, which `expected` divides by alpha. order, rank [C, N] int32 (rank -1: not visible); visible, bound
-[C] int64 (a limit for the number of entries); starts [C, N + 1] int64 (first
-slot of a render record); entries, lists (tile entries in order of depth, and in order of tiles); begins, ends
-[C, tiles + 1] int64 (a tile's stretch of lists); renders [C, N] render records; keys: sorting space a worker; out
-[C, channels + 1, H, out_width], alpha last; spare: planes of a worker; g_*: gradients of image and alpha with their
-strides in bytes, 0 where there is none; d_*: results; cursor: the first work not yet taken by a thread (tiles of all
-cameras, or blocks of sixteen Gaussians), 0 before a call.
+as the last channel, which `expected` divides by alpha. order, rank [C, N] int32 (rank -1: not visible); visible [C]
+int64. A camera's visible Gaussians, in order of depth, are binned in `chunks` parts: bounds [C, chunks] int64 (a limit
+for the number of a part's entries), numbers, places [C, chunks, tiles + 1] int64 (entries by tile, and where the next
+one is listed). starts [C, N] int64 (first slot of a render record, and in SLOTS_BITS bits their number); entries, lists
+(tile entries in order of depth, and in order of tiles); begins [C, tiles + 1] int64 (where in lists a tile begins);
+renders [C, N] render records; keys: sorting space a worker; out [C, channels + 1, H, out_width], alpha last; spare:
+planes of a worker; g_*: gradients of image and alpha with their strides in floats, 0 where there is none; d_*: results;
+taken_*: the first work of a stage that no thread has taken yet (chunks, chunks' lists, tiles, tiles again for the
+gradient, blocks of sixteen Gaussians), 0 before a call.
 """
+TAKEN_CHUNKS, TAKEN_LISTS, TAKEN_TILES, TAKEN_SWEEPS, TAKEN_BLOCKS = (
+    JOB.fields[f"taken_{work}"][1] for work in ("chunks", "lists", "tiles", "sweeps", "blocks")
+)
+SLOTS_BITS = 24
+"""Bits that hold how many slots a render record has: at most one a tile."""
 
 
 def forward_block_bytes(channels: int) -> int:

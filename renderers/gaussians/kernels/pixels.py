@@ -187,8 +187,8 @@ def read_alpha(job, first, step, camera, x, y, drawn, spare):
     read_rows(source, 4 * job.out_width, 4, rows, LANES, row, spare, VECTOR_BYTES)
     source = job.g_alpha
     if source:
-        source += camera * job.ga_camera + y * job.ga_row + x * job.ga_column
-    read_rows(source, job.ga_row, job.ga_column, rows, columns, row, first + 2 * VECTOR_BYTES, COLUMNS * step)
+        source += 4 * (camera * job.ga_camera + y * job.ga_row + x * job.ga_column)
+    read_rows(source, 4 * job.ga_row, 4 * job.ga_column, rows, columns, row, first + 2 * VECTOR_BYTES, COLUMNS * step)
     for quarter in range(BLOCK):
         store(first + quarter * COLUMNS * step + VECTOR_BYTES, 0.0)
 
@@ -200,8 +200,8 @@ def read_channel(job, first, step, camera, x, y, drawn, k, spare):
     gradient, picture = (3 + k) * VECTOR_BYTES, spare + BLOCK * VECTOR_BYTES
     source = job.g_out
     if source:
-        source += camera * job.g_camera + y * job.g_row + x * job.g_column + k * job.g_channel
-    read_rows(source, job.g_row, job.g_column, rows, columns, row, first + gradient, COLUMNS * step)
+        source += 4 * (camera * job.g_camera + y * job.g_row + x * job.g_column + k * job.g_channel)
+    read_rows(source, 4 * job.g_row, 4 * job.g_column, rows, columns, row, first + gradient, COLUMNS * step)
     source = picture_rows(job, camera, x, y, drawn, k)
     read_rows(source, 4 * job.out_width, 4, rows, LANES, row, picture, VECTOR_BYTES)
     background = read_float(job.backgrounds + 4 * (drawn * camera + k))

@@ -12,7 +12,7 @@ import math
 
 from renderers.gaussians import constants
 from renderers.gaussians.kernels.compiling import helper, job_type, kernel, routine
-from renderers.gaussians.kernels.memory import fetch_and_add, load, read_float, write_long
+from renderers.gaussians.kernels.memory import fetch_and_add, load, read_float
 from renderers.gaussians.kernels.rows import rows_at
 from renderers.gaussians.kernels.shuffles import load_interleaved, store_transposed
 from renderers.gaussians.kernels.simd import (
@@ -38,15 +38,15 @@ AT = {name: 4 * index for index, name in enumerate(FIELDS)}
 RECORD_BYTES = 4 * len(FIELDS)
 
 JOB = job_type(
-    "count cameras width height antialiased means quats scales opacities viewmats intrinsics records flag spare "
-    "colors color_floats backgrounds background_floats "
-    "g_means2d g_depths g_conics g_opacities d_means d_quats d_scales d_opacities cursor",
+    "count cameras width height antialiased "
+    "means quats scales opacities viewmats intrinsics records colors color_floats backgrounds background_floats spare "
+    "g_means2d g_depths g_conics g_opacities d_means d_quats d_scales d_opacities taken_blocks taken_gradients",
     "near_plane far_plane eps2d radius_clip",
 )
-"""Addresses: inputs; colors and backgrounds, only to be checked; records [C, padded N, 16]; flag (int64, set if a value is
-unusable); spare (a kilobyte a worker); g_*: incoming gradients, 0 where there is none; d_*: results; cursor: the first
-block of sixteen Gaussians not yet taken by a thread, 0 before a call."""
-CURSOR = JOB.fields["cursor"][1]
+"""Addresses: inputs; colors and backgrounds, only to be checked; records [C, padded N, 16]; spare (a kilobyte a
+worker); g_*: incoming gradients, 0 where there is none; d_*: results; taken_*: the first block of sixteen Gaussians not
+yet taken by a thread, forward and backward, 0 before a call."""
+TAKEN_BLOCKS, TAKEN_GRADIENTS = (JOB.fields[name][1] for name in ("taken_blocks", "taken_gradients"))
 CHUNK = 32
 """Blocks of sixteen Gaussians that a thread takes at a time."""
 SPARE_BYTES = 1024
@@ -179,24 +179,24 @@ def sum_of_zeros(address, count):
 
 
 @routine
-def check_rest(job):
-    """Set the flag if a value is not finite among those that are not looked at in passing."""
+def is_rest_finite(job):
+    """Return whether all values are finite that are not looked at in passing."""
     total = sum_of_zeros(job.viewmats, 16 * job.cameras) + sum_of_zeros(job.intrinsics, 9 * job.cameras)
     total = total + sum_of_zeros(job.colors, job.color_floats)
     total = total + sum_of_zeros(job.backgrounds, job.background_floats)
-    if not all_lanes(absolute(total) < 1.0):
-        write_long(job.flag, 1)
+    return all_lanes(absolute(total) < 1.0)
 
 
 @kernel
 def forward(jobs, first, step):
-    """Fill the records of blocks of sixteen Gaussians in all cameras, until all are taken."""
-    job = jobs[0]
+    """Fill the records of blocks of sixteen Gaussians in all cameras, until all are taken; return whether all values that
+    were looked at can be used."""
+    job, is_usable = jobs[0], True
     spare = job.spare + first * SPARE_BYTES
     blocks = (job.count + LANES - 1) // LANES
-    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    chunk = fetch_and_add(job, TAKEN_BLOCKS, CHUNK)
     if chunk == 0:
-        check_rest(job)
+        is_usable = is_rest_finite(job)
     while chunk < blocks:
         for block in range(chunk, min(chunk + CHUNK, blocks)):
             rows = min(LANES, job.count - LANES * block)
@@ -206,13 +206,14 @@ def forward(jobs, first, step):
             w, x, y, z, _, length = unit_quaternion(rows_at(job.quats, block, 4, rows, spare, 1.0))
             total = means[0] + means[1] + means[2] + scales[0] + scales[1] + scales[2] + opacity + length
             if not all_lanes((absolute(total) < FINITE_MAX) & (length > QUATERNION_MIN)):
-                write_long(job.flag, 1)
+                is_usable = False
             turn = rotation_axes(w, x, y, z)
             axes = (times(scales[0], turn[0]), times(scales[1], turn[1]), times(scales[2], turn[2]))
             for camera in range(job.cameras):
                 record = job.records + (camera * blocks + block) * LANES * RECORD_BYTES
                 write_records(job, camera, means, axes, opacity, record)
-        chunk = fetch_and_add(job, CURSOR, CHUNK)
+        chunk = fetch_and_add(job, TAKEN_BLOCKS, CHUNK)
+    return is_usable
 
 
 @helper

@@ -6,10 +6,10 @@ from renderers.gaussians.kernels.compiling import helper, kernel
 from renderers.gaussians.kernels.memory import fetch_and_add, load, read_float, store
 from renderers.gaussians.kernels.projection import (
     CHUNK,
-    CURSOR,
     FINITE_MAX,
     RATIO_MIN,
     SPARE_BYTES,
+    TAKEN_GRADIENTS,
     covariance,
     dot,
     look,
@@ -141,11 +141,11 @@ def backward(jobs, first, step):
     job = jobs[0]
     spare = job.spare + first * SPARE_BYTES
     blocks = (job.count + LANES - 1) // LANES
-    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    chunk = fetch_and_add(job, TAKEN_GRADIENTS, CHUNK)
     while chunk < blocks:
         for block in range(chunk, min(chunk + CHUNK, blocks)):
             write_block(job, block, min(LANES, job.count - LANES * block), spare)
-        chunk = fetch_and_add(job, CURSOR, CHUNK)
+        chunk = fetch_and_add(job, TAKEN_GRADIENTS, CHUNK)
 
 
 @helper

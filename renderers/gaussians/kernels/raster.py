@@ -14,7 +14,6 @@ from typing import Any
 from renderers.gaussians.kernels.compiling import helper, kernel, routine
 from renderers.gaussians.kernels.layout import (
     ALPHA_MAX,
-    CURSOR,
     ENTRY_BYTES,
     FEATURES,
     LOG2_ALPHA_MIN,
@@ -22,6 +21,8 @@ from renderers.gaussians.kernels.layout import (
     REACH,
     SHEAR,
     SLOPE,
+    TAKEN_SWEEPS,
+    TAKEN_TILES,
     TILE,
     TRANSMITTANCE_MIN,
     U,
@@ -110,7 +111,7 @@ def tile_at(job, item):
     camera, tile = item // tiles, item % tiles
     left, top = TILE * (tile % job.tiles_x), TILE * (tile // job.tiles_x)
     stretch = 8 * (camera * (tiles + 1) + tile)
-    begin, end = read_long(job.begins + stretch), read_long(job.ends + stretch)
+    begin, end = read_long(job.begins + stretch), read_long(job.begins + stretch + 8)
     return camera, left, top, begin, end, job.renders + camera * job.count * job.render_bytes
 
 
@@ -217,7 +218,7 @@ def forward(channels: int) -> Any:
         tile_blocks = corners + CORNER_BYTES
         write_corners(corners)
         render_bytes, lists = job.render_bytes, job.lists
-        item = fetch_and_add(job, CURSOR, 1)
+        item = fetch_and_add(job, TAKEN_TILES, 1)
         while item < items:
             camera, left, top, begin, end, renders = tile_at(job, item)
             begin_forward(job, tile_blocks, step_bytes, left, top)
@@ -237,7 +238,7 @@ def forward(channels: int) -> Any:
                     if live == 0:
                         break
             end_forward(job, tile_blocks, step_bytes, camera, left, top)
-            item = fetch_and_add(job, CURSOR, 1)
+            item = fetch_and_add(job, TAKEN_TILES, 1)
 
     return draw
 
@@ -256,7 +257,7 @@ def backward(channels: int, with_absolute: bool) -> Any:
         spare = tile_blocks + 64 * step_bytes
         write_corners(corners)
         render_bytes, lists = job.render_bytes, job.lists
-        item = fetch_and_add(job, CURSOR, 1)
+        item = fetch_and_add(job, TAKEN_SWEEPS, 1)
         while item < items:
             camera, left, top, begin, end, renders = tile_at(job, item)
             begin_backward(job, tile_blocks, step_bytes, camera, left, top, channels, spare)
@@ -276,6 +277,6 @@ def backward(channels: int, with_absolute: bool) -> Any:
                 if checked == CHECK_EVERY:
                     checked = 0
                     live = unfinished(tile_blocks, step_bytes, live)
-            item = fetch_and_add(job, CURSOR, 1)
+            item = fetch_and_add(job, TAKEN_SWEEPS, 1)
 
     return sweep

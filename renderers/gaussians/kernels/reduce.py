@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from renderers.gaussians.kernels.compiling import helper, kernel, routine
-from renderers.gaussians.kernels.layout import CURSOR, MOMENTS
+from renderers.gaussians.kernels.layout import MOMENTS, SLOTS_BITS, TAKEN_BLOCKS
 from renderers.gaussians.kernels.memory import (
     VECTOR_BYTES,
     fetch_and_add,
@@ -32,12 +32,12 @@ def reduce(jobs, first, step):
     job = jobs[0]
     sums = job.spare + first * job.spare_bytes
     blocks = (job.count + LANES - 1) // LANES
-    chunk = fetch_and_add(job, CURSOR, CHUNK)
+    chunk = fetch_and_add(job, TAKEN_BLOCKS, CHUNK)
     while chunk < blocks:
         for block in range(chunk, min(chunk + CHUNK, blocks)):
             for camera in range(job.cameras):
                 reduce_block(job, camera, block, sums)
-        chunk = fetch_and_add(job, CURSOR, CHUNK)
+        chunk = fetch_and_add(job, TAKEN_BLOCKS, CHUNK)
 
 
 @helper
@@ -60,7 +60,7 @@ def reduce_block(job, camera, block, sums):
 def prefetch_slots(job, camera, rank):
     """Ask for the first slots of a render record: they lie anywhere in memory."""
     if rank >= 0:
-        slot = job.slots + job.slot_bytes * read_long(job.starts + 8 * (camera * (job.count + 1) + rank))
+        slot = job.slots + job.slot_bytes * (read_long(job.starts + 8 * (camera * job.count + rank)) >> SLOTS_BITS)
         prefetch(slot)
         prefetch(slot + VECTOR_BYTES)
 
@@ -70,8 +70,9 @@ def add_slots(job, camera, rank, target):
     """Write the sum of the slots of one render record (zeros if rank < 0)."""
     begin, end = 0, 0
     if rank >= 0:
-        starts = job.starts + 8 * (camera * (job.count + 1) + rank)
-        begin, end = read_long(starts), read_long(starts + 8)
+        packed = read_long(job.starts + 8 * (camera * job.count + rank))
+        begin = packed >> SLOTS_BITS
+        end = begin + (packed & ((1 << SLOTS_BITS) - 1))
     for part in range(0, job.slot_bytes, VECTOR_BYTES):
         total = splat(0.0)
         for slot in range(begin, end):

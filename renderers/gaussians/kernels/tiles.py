@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from renderers.gaussians.kernels.compiling import helper, kernel, routine
-from renderers.gaussians.kernels.layout import BLOCK, COLUMNS, ENTRY_BYTES, FEATURES, LOG2_ALPHA_MIN, TILE
+from renderers.gaussians.kernels.layout import (
+    BLOCK,
+    COLUMNS,
+    ENTRY_BYTES,
+    FEATURES,
+    LOG2_ALPHA_MIN,
+    SLOTS_BITS,
+    TAKEN_CHUNKS,
+    TAKEN_LISTS,
+    TILE,
+)
 from renderers.gaussians.kernels.memory import (
+    fetch_and_add,
     load,
     prefetch,
     read_float,
@@ -44,16 +55,20 @@ def key_bytes(count: int) -> int:
 
 @kernel
 def sort(jobs, first, step):
-    """Order the visible Gaussians of every step-th camera by depth, ties by index; return a limit of their entries."""
+    """Order the visible Gaussians of every step-th camera by depth, ties by index; return a limit of their entries.
+
+    (What a Gaussian adds to the limit waits at its place of `rank`, for memory is read in order here.)
+    """
     job = jobs[0]
     count, total = job.count, 0
     source = job.keys + first * (16 * count + 8 * DIGITS)
     for camera in range(first, job.cameras, step):
-        visible, bound, lowest, highest = 0, 0, 0xFFFFFFFF, 0
+        visible, lowest, highest = 0, 0xFFFFFFFF, 0
+        ranks = job.rank + 4 * camera * job.count
         for g in range(count):
             record = job.records + (camera * job.padded + g) * RECORD_BYTES
             radius_x = read_int(record + AT_RADIUS_X)
-            write_int(job.rank + 4 * (camera * count + g), -1)
+            write_int(ranks + 4 * g, -1)
             if radius_x > 0:
                 bits = read_int(record + AT_DEPTH) & 0xFFFFFFFF
                 key = (bits ^ 0xFFFFFFFF) if bits >> 31 else (bits | 0x80000000)  # unsigned order is float order
@@ -61,15 +76,19 @@ def sort(jobs, first, step):
                 write_long(source + 8 * visible, (key << 32) | g)
                 visible += 1
                 across = tiles_across(read_float(record + AT_U), radius_x, job.width)
-                bound += across * tiles_across(read_float(record + AT_V), read_int(record + AT_RADIUS_Y), job.height)
+                down = tiles_across(read_float(record + AT_V), read_int(record + AT_RADIUS_Y), job.height)
+                write_int(ranks + 4 * g, across * down)
         write_long(job.visible + 8 * camera, visible)
-        write_long(job.bound + 8 * camera, bound + 2)
         ordered = radix(source, source + 8 * count, source + 16 * count, visible, lowest, highest)
-        for i in range(visible):
-            g = read_long(ordered + 8 * i) & 0xFFFFFFFF
-            write_int(job.order + 4 * (camera * count + i), g)
-            write_int(job.rank + 4 * (camera * count + g), i)
-        total += bound + 2
+        for chunk in range(job.chunks):
+            bound = 2  # `append` writes before it knows whether it counts
+            for i in range(visible * chunk // job.chunks, visible * (chunk + 1) // job.chunks):
+                g = read_long(ordered + 8 * i) & 0xFFFFFFFF
+                bound += read_int(ranks + 4 * g)
+                write_int(job.order + 4 * (camera * count + i), g)
+                write_int(ranks + 4 * g, i)
+            write_long(job.bounds + 8 * (camera * job.chunks + chunk), bound)
+            total += bound
     return total
 
 
@@ -115,32 +134,48 @@ def digit(value, lowest, shift):
 
 @kernel
 def fill(jobs, first, step):
-    """Write render records, tile entries and tile lists of every step-th camera."""
+    """Write the render records and tile entries of chunks of all cameras, until all are taken."""
     job = jobs[0]
-    tiles = job.tiles_x * job.tiles_y
-    for camera in range(first, job.cameras, step):
-        ends = job.ends + 8 * camera * (tiles + 1)
-        for tile in range(tiles + 1):
-            write_long(ends + 8 * tile, 0)
-        visible, base = read_long(job.visible + 8 * camera), 0
-        for other in range(camera):
-            base += read_long(job.bound + 8 * other)
-        order = job.order + 4 * camera * job.count
-        records = job.records + camera * job.padded * RECORD_BYTES
-        features = job.features + camera * job.feature_stride
-        starts, cursor = job.starts + 8 * camera * (job.count + 1), base
-        for i in range(visible):
-            g = read_int(order + 4 * min(i + AHEAD, visible - 1))
-            prefetch(records + g * RECORD_BYTES)
-            prefetch(features + 4 * g * job.channels)
-            g = read_int(order + 4 * i)
-            record = records + g * RECORD_BYTES
-            render = job.renders + (camera * job.count + i) * job.render_bytes
-            write_render(job, features + 4 * g * job.channels, record, render)
-            write_long(starts + 8 * i, cursor)
-            cursor = write_entries(job, record, i, ends, cursor)
-        write_long(starts + 8 * visible, cursor)
-        distribute(job, base, cursor, ends, job.begins + 8 * camera * (tiles + 1), tiles)
+    item = fetch_and_add(job, TAKEN_CHUNKS, 1)
+    while item < job.cameras * job.chunks:
+        fill_chunk(job, item)
+        item = fetch_and_add(job, TAKEN_CHUNKS, 1)
+
+
+@helper
+def stretch_of(job, item):
+    """Return camera and chunk of an item, its first Gaussian in order of depth, the last's successor, and the place of
+    its first entry."""
+    camera, chunk, base = item // job.chunks, item % job.chunks, 0
+    visible = read_long(job.visible + 8 * camera)
+    for other in range(item):
+        base += read_long(job.bounds + 8 * other)
+    return camera, chunk, visible * chunk // job.chunks, visible * (chunk + 1) // job.chunks, base
+
+
+@helper
+def fill_chunk(job, item):
+    """Write the render records and tile entries of one chunk, and count them by tile."""
+    camera, _, begin, end, cursor = stretch_of(job, item)
+    size = 8 * (job.tiles_x * job.tiles_y + 1)
+    numbers = job.numbers + size * item
+    for at in range(numbers, numbers + size, 8):
+        write_long(at, 0)
+    order = job.order + 4 * camera * job.count
+    records = job.records + camera * job.padded * RECORD_BYTES
+    features = job.features + camera * job.feature_stride
+    starts = job.starts + 8 * camera * job.count
+    for i in range(begin, end):
+        g = read_int(order + 4 * min(i + AHEAD, end - 1))
+        prefetch(records + g * RECORD_BYTES)
+        prefetch(features + 4 * g * job.channels)
+        g = read_int(order + 4 * i)
+        record = records + g * RECORD_BYTES
+        render = job.renders + (camera * job.count + i) * job.render_bytes
+        write_render(job, features + 4 * g * job.channels, record, render)
+        after = write_entries(job, record, i, numbers, cursor)
+        write_long(starts + 8 * i, (cursor << SLOTS_BITS) | (after - cursor))
+        cursor = after
 
 
 @routine
@@ -206,20 +241,46 @@ def append(entries, cursor, mask, index, tile, histogram):
     return cursor + is_used
 
 
+@kernel
+def distribute(jobs, first, step):
+    """List the entries of chunks of all cameras by tile, stably, until all are taken: lists are in order of depth."""
+    job = jobs[0]
+    item = fetch_and_add(job, TAKEN_LISTS, 1)
+    while item < job.cameras * job.chunks:
+        end = place_chunk(job, item)
+        list_chunk(job, item, end)
+        item = fetch_and_add(job, TAKEN_LISTS, 1)
+
+
 @routine
-def distribute(job, base, end, ends, begins, tiles):
-    """Sort a camera's entries by tile, stably: each list stays in order of depth."""
-    position = base
-    for tile in range(tiles):
-        number = read_long(ends + 8 * tile)
-        write_long(begins + 8 * tile, position)
-        write_long(ends + 8 * tile, position)
-        position += number
-    for slot in range(base, end):
+def place_chunk(job, item):
+    """Write where in each tile's list the entries of a chunk go, behind those of chunks before it; return the end of the
+    chunk's entries. The first chunk of a camera also writes where the lists begin."""
+    tiles, (camera, chunk, _, _, cursor) = job.tiles_x * job.tiles_y, stretch_of(job, item)
+    size, first = 8 * (tiles + 1), camera * job.chunks
+    numbers, places, begins = job.numbers + size * first, job.places + size * item, job.begins + size * camera
+    position = stretch_of(job, first)[4]
+    for tile in range(tiles + 1):
+        if chunk == 0:
+            write_long(begins + 8 * tile, position)
+        for other in range(job.chunks):
+            number = read_long(numbers + size * other + 8 * tile)
+            if other == chunk:
+                write_long(places + 8 * tile, position)
+                cursor += number
+            position += number
+    return cursor
+
+
+@routine
+def list_chunk(job, item, end):
+    """Copy the entries of a chunk to their places in the tile lists."""
+    places = job.places + 8 * (job.tiles_x * job.tiles_y + 1) * item
+    for slot in range(stretch_of(job, item)[4], end):
         entry = job.entries + ENTRY_BYTES * slot
-        cursor = ends + 8 * read_int(entry + 12)
-        position = read_long(cursor)
-        write_long(cursor, position + 1)
+        place = places + 8 * read_int(entry + 12)
+        position = read_long(place)
+        write_long(place, position + 1)
         listed = job.lists + ENTRY_BYTES * position
         write_long(listed, read_long(entry))
         write_int(listed + 8, read_int(entry + 8))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
@@ -9,7 +10,7 @@ import threading
 import pytest
 import torch
 
-from renderers.gaussians import cpu, scratch, workers
+from renderers.gaussians import cpu, plans, scratch, workers
 from renderers.gaussians.projection import Projection, project
 from renderers.gaussians.rasterise import rasterise
 
@@ -70,11 +71,13 @@ def test_absgrad_is_the_sum_of_single_pixel_gradients(make_scene):
     assert torch.allclose(meta["means2d"].absgrad, total, rtol=1e-4, atol=1e-6)
 
 
-def test_threads_and_repeats_give_equal_bits(make_scene, monkeypatch):
+@pytest.mark.parametrize("cameras", [1, 3])
+def test_threads_and_repeats_give_equal_bits(make_scene, monkeypatch, cameras):
+    """One camera's Gaussians are binned in as many parts as there are threads, several cameras' also as wholes."""
     results = []
     for threads in (1, 2, 4, 1):
         monkeypatch.setattr(workers, "thread_count", lambda work, threads=threads: threads)
-        scene = make_scene(count=120, cameras=3, width=70, height=50).to(torch.float32)
+        scene = make_scene(count=120, cameras=cameras, width=70, height=50).to(torch.float32)
         image, alpha, gradients = _run(scene, "cpu", render_mode="RGB+ED")
         results.append([image, alpha, *gradients])
     for other in results[1:]:
@@ -104,6 +107,28 @@ def test_a_late_thread_is_waited_for_only_if_its_share_is_its_own():
     finally:
         finish.set()
         blocked.result(timeout=30)
+
+
+def test_parts_of_a_camera_may_be_empty(make_scene, monkeypatch):
+    """More threads than Gaussians, and none at all."""
+    for count in (0, 2):
+        scene, images = make_scene(count=count, cameras=1), []
+        for threads in (1, 5):
+            monkeypatch.setattr(workers, "thread_count", lambda work, threads=threads: threads)
+            images.append(rasterise(*scene.call(), backend="cpu")[0])
+        assert torch.equal(*images)
+
+
+def test_plans_are_those_of_their_arguments(make_scene):
+    """Calls of other shapes, sizes and thresholds in between leave no trace in what is kept of a shape."""
+    scene = make_scene()
+    expected = rasterise(*scene.call(), backend="cpu")[0]
+    for options in ({"near_plane": 2.3}, {"eps2d": 3.0}, {"radius_clip": 4.0}, {"rasterize_mode": "antialiased"}):
+        other = rasterise(*scene.call(), backend="cpu", **options)[0]
+        assert not torch.equal(other, expected)
+        assert torch.equal(rasterise(*scene.call(), backend="cpu", **options)[0], other)
+    rasterise(*make_scene(count=61, cameras=1, width=30).call(), backend="cpu")
+    assert torch.equal(rasterise(*scene.call(), backend="cpu")[0], expected)
 
 
 def test_extreme_thresholds_are_no_error(make_scene):
@@ -236,7 +261,7 @@ def test_a_graph_can_be_walked_twice(make_scene):
         torch.autograd.grad(image.sum(), scene.gaussians)
 
 
-def test_memory_comes_back(make_scene):
+def test_memory_comes_back(make_scene, monkeypatch):
     """Leased buffers return after backward, when a graph is dropped, and without gradients; their number stays."""
 
     def held():  # no collection of garbage: nothing may lie in reference cycles
@@ -252,6 +277,7 @@ def test_memory_comes_back(make_scene):
             return held()
         return None
 
+    monkeypatch.setattr(scratch, "SMALL", 0)
     for kind in ("backward", "dropped", "no_grad"):
         step(kind)
         before = held()
@@ -267,9 +293,17 @@ def test_a_cold_compile_is_announced_and_a_warm_one_is_not(monkeypatch, caplog):
         caplog.clear()
         monkeypatch.setattr(compiling, "is_cached", lambda *_, cached=cached: cached)
         with caplog.at_level(logging.WARNING):
-            cpu._kernels.__wrapped__()
+            plans.kernels.__wrapped__()
         assert len(caplog.records) == lines
         assert all(r.message.startswith("Compiling the CPU rasteriser: once per install") for r in caplog.records)
+
+
+def test_collection_of_garbage_pauses_and_goes_on():
+    assert gc.isenabled()
+    with pytest.raises(KeyError), plans._paused_collection():
+        assert not gc.isenabled()
+        raise KeyError
+    assert gc.isenabled()
 
 
 def test_no_gradient_bookkeeping_without_gradients(make_scene):

@@ -252,6 +252,21 @@ def test_kinds_of_tensors_are_named(make_scene):
         rasterise(scene.means.flatten(), *scene.call()[1:])
 
 
+def test_what_passed_once_does_not_excuse_others(make_scene):
+    """Good combinations of shapes are remembered; every other one is still looked at."""
+    scene = make_scene()
+    rasterise(*scene.call())
+    with pytest.raises(ShapeError, match=r"scales has shape \[59, 3\], but \[60, 3\] is needed"):
+        rasterise(scene.means, scene.quats, scene.scales[1:], *scene.call()[3:])
+    with pytest.raises(ConfigError, match=r"colors is float64, but means is float32"):
+        rasterise(*scene.gaussians[:4], scene.colors.double(), *scene.call()[5:])
+    with pytest.raises(ShapeError, match=r"colors has shape \[60, 3\], but \[60, K, 3\] or \[2, 60, K, 3\] is needed"):
+        rasterise(*scene.call(), sh_degree=1)
+    with pytest.raises(ConfigError, match=r"opacities is nan at \[3\]"):
+        scene.opacities[3] = math.nan
+        rasterise(*scene.call())
+
+
 def test_messages(make_scene):
     scene = make_scene()
     with pytest.raises(ConfigError, match=r"render_mode is 'RGBD', which is unknown. Use 'RGB"):

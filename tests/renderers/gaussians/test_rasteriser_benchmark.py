@@ -81,7 +81,9 @@ def test_a_row_and_the_fit(benchmark, monkeypatch):
     monkeypatch.setattr(module, "CASES", {"tiny": (50, 16, 2)})
     row = module.measure("tiny", 2, {})
     assert set(row["ms"]) == {"cpu", "dense", "scalar"} and row["ratio"]["dense"][1] > 0
-    assert {"raster.draw", "raster.sweep", "tiles.sort", "tiles.fill", "reduce.reduce"} <= set(row["stages_ms"])
+    assert {"raster.draw", "raster.sweep", "tiles.sort", "tiles.fill", "tiles.distribute", "reduce.reduce"} <= set(
+        row["stages_ms"]
+    )
     assert "tiny" in module.table([row])
     rows = []
     for pixels, count in ((1e5, 1000), (4e5, 10_000), (9e5, 4_000), (2e6, 50_000)):
