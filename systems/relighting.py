@@ -1,0 +1,154 @@
+"""Runs under another light: `render RUN --light studio`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sds3d.cameras import turntable
+from sds3d.config import plain_yaml
+from sds3d.errors import AssetError, ConfigError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    from renderers.gbuffer_assets import Guess, Shader, View
+
+TURNS = ("camera", "light")
+"""What goes around: the camera under a fixed light, or the light about a fixed camera."""
+MATERIALS_KIND = "radiance_to_pbr"
+LIGHT_RESOLUTION = 64
+
+
+@dataclass(frozen=True)
+class Lit:
+    """An asset that can be lit: what cameras see, how it is shaded, and from where it is looked at.
+
+    has_materials: whether its materials were learnt; otherwise they are guessed.
+    """
+
+    view: View
+    shader: Shader
+    transform: str
+    distance: float
+    fov_deg: float
+    device: torch.device
+    has_materials: bool
+
+
+def relight(
+    folder: Path,
+    light: str,
+    *,
+    views: int = 60,
+    size: int = 256,
+    elevation_deg: float = 20.0,
+    turn: str = "camera",
+    roughness: float = 0.6,
+    metallic: float = 0.0,
+    background: float | None = 1.0,
+    convention: str = "blender",
+) -> tuple[list[Path], str]:
+    """Draw the last checkpoint of the run `folder` in another light; return a film and its first picture, and a line.
+
+    Args:
+        light: a name of `sds3d.shading.lights.LIGHTS`, or a .hdr or .exr file, in `convention`.
+        views, size: number of pictures and their side in pixels. turn: one of `TURNS`.
+        roughness, metallic: for assets whose materials were not learnt.
+        background: a grey in [0, 1], or None for the light itself.
+
+    The line says what is worth knowing, e.g. that materials were guessed; "" if nothing is.
+    Raises: ConfigError, AssetError for wrong arguments, lights and folders.
+    """
+    from renderers.gbuffer_assets import Guess, relit
+    from sds3d.export.images import to_bytes, write_png
+    from sds3d.export.video import write_turntable
+    from sds3d.shading.lights import open_light
+
+    if turn not in TURNS:
+        raise ConfigError(f"turn is '{turn}', which is unknown. Use {nearest(turn, TURNS)}.", "turn")
+    guess = Guess(roughness=roughness, metallic=metallic)
+    filtered = open_light(light, LIGHT_RESOLUTION, convention=convention)
+    asset = _open(folder, guess)
+    lit = filtered.to(asset.device).prefiltered()
+    cameras = turntable(views, size, elevation_deg, asset.distance, asset.fov_deg).to(asset.device)
+    lights = [lit] * views
+    if turn == "light":
+        cameras = turntable(1, size, elevation_deg, asset.distance, asset.fov_deg).to(asset.device)
+        cameras = cameras[_zeros(views, asset.device)]
+        lights = [lit.rotated(2.0 * math.pi * number / views) for number in range(views)]
+    drawn = relit(asset.view, lights.__getitem__, cameras, background, asset.shader, asset.transform)
+    pictures = np.concatenate([to_bytes(picture[None].cpu()) for picture in drawn])
+    stem = folder / "export" / f"relit-{Path(light).stem}-{turn}-{views}x{size}px"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    files = [write_png(f"{stem}.png", pictures[0])]
+    files = [write_turntable(f"{stem}.mp4", pictures), *files] if views > 1 else files
+    return files, "" if asset.has_materials else _guessed(guess)
+
+
+def _guessed(guess: Guess) -> str:
+    return (
+        f"This run has no materials: its colours are taken as base colours (roughness {guess.roughness:g}, metallic "
+        f"{guess.metallic:g}), so light that was learnt with them stays. {MATERIALS_KIND} takes it out."
+    )
+
+
+def _zeros(count: int, device: torch.device) -> torch.Tensor:
+    import torch
+
+    return torch.zeros(count, dtype=torch.int64, device=device)
+
+
+def _open(folder: Path, guess: Guess) -> Lit:
+    """Return the asset of either kind of run. Raises: AssetError if there is none."""
+    recipe = folder / "recipe.yaml"
+    if recipe.is_file() and plain_yaml.read(recipe).get("kind") == MATERIALS_KIND:
+        return _open_materials(folder)
+    from renderers.dynamic import DynamicRenderer
+    from renderers.gbuffer_assets import shown_by, view_of
+    from sds3d.run import open_run
+    from sds3d.shading.deferred import ShadeSettings
+    from systems.text_to_3d import trained
+
+    renderer, stage = trained(open_run(folder).read_recipe(), open_run(folder))
+    if isinstance(renderer, DynamicRenderer):
+        raise AssetError(
+            f"'{folder}' moves, and moving assets cannot be lit yet. Give a run that stands still.", folder
+        )
+    cameras: Any = stage.cameras
+    return Lit(
+        view=view_of(renderer, guess),
+        shader=shown_by(ShadeSettings(mode="layered")),
+        transform="srgb",
+        distance=sum(cameras.distance) / 2,
+        fov_deg=cameras.fov_deg,
+        device=next(renderer.parameters()).device,
+        has_materials=False,
+    )
+
+
+def _open_materials(folder: Path) -> Lit:
+    """Return the asset of a run of radiance_to_pbr, in its own way of shading."""
+    from renderers.gaussians.parameters import empty
+    from sds3d.config.materials import load_materials
+    from systems.checkpoint import read_checkpoint
+    from systems.radiance_to_pbr import RadianceToPbr
+
+    state = read_checkpoint(folder / "checkpoints" / "last.ckpt")["system"]
+    config = load_materials(folder / "recipe.yaml")
+    means = state["module"]["cloud.means"]
+    system = RadianceToPbr(config, empty(len(means), means))
+    system.load_state(state)
+    return Lit(
+        view=system.cloud.gbuffer,
+        shader=system.physical,
+        transform=config.shading.view_transform,
+        distance=2.5,
+        fov_deg=45.0,
+        device=means.device,
+        has_materials=True,
+    )
