@@ -1,0 +1,106 @@
+"""One run of radiance_to_pbr: open the source, train with checkpoints, measure, export."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from renderers.gaussians.parameters import empty
+from sds3d.config.materials import MaterialsConfig, dump_materials, load_materials
+from sds3d.errors import ConfigError
+from sds3d.export.atomic import write_bytes
+from systems.checkpoint import read_checkpoint, write_checkpoint
+from systems.radiance_to_pbr import RadianceToPbr
+from systems.radiance_to_pbr_report import measure, write_picture
+from systems.radiance_to_pbr_source import CACHE, Start, open_source
+
+_LINES = 20
+"""Lines that a whole run tells about its progress."""
+
+
+def make(config: MaterialsConfig, start: Start) -> RadianceToPbr:
+    """Return the system at its first step, on the recipe's device."""
+    system = RadianceToPbr(config, start.gaussians)
+    if start.sh_rest is not None:
+        kept = min(start.sh_rest.shape[1], system.cloud.sh_rest.shape[1])
+        with torch.no_grad():
+            system.cloud.sh_rest[:, :kept] = start.sh_rest[:, :kept]
+    is_cuda = config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available())
+    return system.to("cuda") if is_cuda else system
+
+
+def train(
+    system: RadianceToPbr, start: Start, tell: Callable[[str], None], save: Callable[[], None], every_s: float
+) -> None:
+    """Do all steps that are left, saving now and then."""
+    views = start.training.to(system.cloud.means.device)
+    saved, each = time.monotonic(), max(system.config.total_steps // _LINES, 1)
+    while not system.is_finished:
+        stage = system.stage
+        terms = system.advance(views)
+        if system.step % each == 0 or system.is_finished:
+            numbers = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
+            progress = float(system.cloud.progress.detach().sigmoid().mean())
+            tell(
+                f"step {system.step}/{system.config.total_steps}, {stage.name}: {numbers}, mean progress {progress:.3f}"
+            )
+        if time.monotonic() - saved > every_s or system.step == stage.stop:
+            save()
+            saved = time.monotonic()
+
+
+def run(
+    config: MaterialsConfig, out: Path, tell: Callable[[str], None], cache: Path | None, checkpoint_every_s: float
+) -> dict[str, float | None]:
+    """Return what was measured of a run in the folder `out`; see `systems.radiance_to_pbr.distil`."""
+    recipe, checkpoint = dump_materials(config), out / "checkpoints" / "last.ckpt"
+    _check_recipe(out / "recipe.yaml", recipe)
+    start = open_source(config, cache or CACHE)
+    tell(f"{start.training.name}: {len(start.training)} views of {start.training.cameras.width} px")
+    system = make(config, start)
+    if checkpoint.is_file():
+        system.load_state(read_checkpoint(checkpoint)["system"])
+        tell(f"continued at step {system.step}")
+    write_bytes(out / "recipe.yaml", recipe.encode())
+    train(
+        system,
+        start,
+        tell,
+        lambda: write_checkpoint(checkpoint, {"system": system.state()}, recipe),
+        checkpoint_every_s,
+    )
+    from systems.radiance_to_pbr_export import export_all
+
+    views = start.held_out or start.training
+    measured = measure(system, views)
+    numbers = {**measured.numbers, "on_held_out_views": float(start.held_out is not None)}
+    write_bytes(out / "metrics.json", (json.dumps(numbers, indent=1) + "\n").encode())
+    (out / "previews").mkdir(parents=True, exist_ok=True)
+    write_picture(out / "previews" / "buffers.png", measured, views, tuple(range(min(2, len(views)))))
+    for path in export_all(out / "export", system):
+        tell(f"wrote {path}")
+    return numbers
+
+
+def load_run(out: Path) -> RadianceToPbr:
+    """Return the asset of a run folder, as its last checkpoint has it, on the CPU.
+
+    To see it under another light: `radiance_to_pbr_report.lit(system, cameras, open_light("studio.exr").prefiltered(), ...)`.
+    Raises: AssetError, ConfigError if the folder holds no such run.
+    """
+    config = load_materials(out / "recipe.yaml")
+    state = read_checkpoint(out / "checkpoints" / "last.ckpt")["system"]
+    system = RadianceToPbr(config, empty(len(state["module"]["cloud.means"]), torch.zeros(())))
+    system.load_state(state)
+    return system
+
+
+def _check_recipe(path: Path, recipe: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") != recipe:
+        raise ConfigError(
+            f"'{path.parent}' holds a run of another recipe. Give another folder, or the recipe of that run ({path})."
+        )

@@ -1,0 +1,122 @@
+"""What radiance_to_pbr starts from: pictures in a folder, a rendered set, or splats whose own pictures are the truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from renderers.gaussians import initialise, sh
+from renderers.gaussians.materials import discs
+from renderers.gaussians.parameters import Gaussians
+from renderers.gaussians.rasterise import rasterise
+from sds3d.cameras import Cameras
+from sds3d.config.materials import MaterialsConfig
+from sds3d.datasets.frames import normalised
+from sds3d.datasets.hull import hull_points
+from sds3d.datasets.rendered import RenderedSet, rendered, spread
+from sds3d.datasets.view_set import ViewSet
+from sds3d.export.splats import Splats
+from systems.randomness import generator_for
+
+TOYBOX = "toybox:"
+CACHE = Path.home() / ".cache" / "sds3d" / "rendered"
+"""Where rendered sets are kept."""
+HELD_OUT, RELIT = 6, ("sunset", "lamps")
+"""Views and lights of rendered sets that nothing is trained on."""
+_CHUNK = 8
+
+
+@dataclass(frozen=True)
+class Start:
+    """Views to train on, views to report on (or None), and the cloud to start from (with harmonics beyond degree 0)."""
+
+    training: ViewSet
+    held_out: ViewSet | None
+    gaussians: Gaussians
+    sh_rest: Tensor | None = None
+
+
+def open_source(config: MaterialsConfig, cache: Path | None = CACHE) -> Start:
+    """Return what the recipe's source holds. Raises: AssetError if it is missing or broken."""
+    source, path = config.source, Path(config.source.path).expanduser()
+    if path.suffix.lower() in (".ply", ".spz", ".splat", ".glb"):
+        return _from_splats(config, path)
+    if source.path.startswith(TOYBOX):
+        views, between = toybox_sets(source.path[len(TOYBOX) :], source.size, source.views, cache)
+        return Start(views, between, initial(config, views))
+    else:
+        from sds3d.datasets.open import detect, load_views
+
+        layout = detect(path) if source.layout == "auto" else source.layout
+        views = load_views(path, source.split, layout, source.shrink)
+        views = normalised(views) if layout == "colmap" else views
+    training, held_out = views.split(source.hold_out) if source.hold_out else (views, None)
+    return Start(training, held_out, initial(config, training))
+
+
+def toybox_sets(
+    scene: str, size: int = 64, views: int = 24, cache: Path | None = CACHE, relit: tuple[str, ...] = RELIT
+) -> tuple[ViewSet, ViewSet]:
+    """Return views of a rendered scene to train on, and others, from between and also under the lights `relit`."""
+    training = rendered(RenderedSet(scene=scene, size=size, views=views), cache)
+    between = RenderedSet(scene=scene, size=size, views=HELD_OUT, turn_deg=75.0, relit=relit)
+    return training, rendered(between, cache)
+
+
+def initial(config: MaterialsConfig, views: ViewSet) -> Gaussians:
+    """Return the cloud at the start: discs on the visual hull, or a ball."""
+    cloud, generator = config.cloud, generator_for(config.seed, "start")
+    if cloud.init == "ball":
+        return initialise.ball(cloud.count, cloud.init_radius, generator, opacity=cloud.init_opacity)
+    found = hull_points(views, cloud.count, generator, cloud.hull_resolution, cloud.init_radius)
+    return discs(*found, cloud.init_opacity, cloud.thinness)
+
+
+def _from_splats(config: MaterialsConfig, path: Path) -> Start:
+    """Return splats as the start, and pictures of them as the truth: the teacher of section 4.5 of the method page."""
+    from sds3d.export.splat_files import read_splats
+
+    splats = read_splats(path)
+    views = draw_splats(splats, spread(config.source.views, config.source.size), path.stem)
+    rest = None if splats.shN is None else torch.from_numpy(splats.shN.copy())
+    training, held_out = views.split(config.source.hold_out) if config.source.hold_out else (views, None)
+    return Start(training, held_out, initialise.from_splats(splats), rest)
+
+
+@torch.no_grad()
+def draw_splats(splats: Splats, cameras: Cameras, name: str) -> ViewSet:
+    """Return pictures of splats, with all their harmonics, from `cameras`."""
+    tensors = {
+        key: torch.from_numpy(getattr(splats, key).copy()) for key in ("means", "quats", "log_scales", "opacity_logits")
+    }
+    coefficients = torch.from_numpy(splats.sh0.copy())[:, None]
+    if splats.shN is not None:
+        coefficients = torch.cat([coefficients, torch.from_numpy(splats.shN.copy())], dim=1)
+    degree = int(coefficients.shape[1] ** 0.5) - 1
+    images, alphas = [], []
+    for first in range(0, len(cameras), _CHUNK):
+        some = cameras[first : first + _CHUNK]
+        colours = sh.evaluate(coefficients, tensors["means"], some.world_to_cam, degree)
+        rgb, alpha, _ = rasterise(
+            tensors["means"],
+            tensors["quats"],
+            tensors["log_scales"].exp(),
+            tensors["opacity_logits"].sigmoid(),
+            colours,
+            some.world_to_cam,
+            some.intrinsics,
+            some.width,
+            some.height,
+        )
+        images.append((rgb / alpha.clamp_min(1e-4)).clamp(0.0, 1.0))
+        alphas.append(alpha)
+    return ViewSet(
+        name=name,
+        images=torch.cat(images),
+        alpha=torch.cat(alphas).clamp(0.0, 1.0),
+        cameras=cameras,
+        names=tuple(f"view {row:03d}" for row in range(len(cameras))),
+    )
