@@ -1,0 +1,1 @@
+"""Generators: networks that output assets, trained by score distillation (`docs/generators.md`)."""

@@ -1,0 +1,185 @@
+"""Commands about generators: train one, and make assets with one. The command line registers these functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sds3d.config.generator import FlowRecipe, GeneratorRecipe
+from sds3d.config.generator_load import dump_generator_recipe, list_generator_recipes, load_generator_recipe
+from sds3d.errors import AssetError, ConfigError
+from sds3d.generators.prompts import PromptFile
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+INTERRUPTED = 130
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="Name of a generator recipe, or a YAML file; 'list' shows them.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Change keys of the recipe."),
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Text file with one prompt a line; # begins a comment.", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; without it outputs/generators/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps.", show_default=False)] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+) -> int:
+    """Train a generator: afterwards a prompt becomes an asset in seconds. Resumable; with torchrun, on several cards.
+
+    \b
+    sds3d train triplaneturbo-tiny --prompts prompts.txt --out outputs/generators/mine
+    sds3d generate "a blue lamp" --weights outputs/generators/mine/generator.safetensors
+    """
+    if recipe == "list":
+        for _, one in list_generator_recipes():
+            typer.echo(f"{one.name} ({one.status}): {one.title}\n    {one.paper} ({one.year})")
+        return 0
+    given = [f"training.steps={max_steps}"] if max_steps is not None else []
+    given += [f"device={device}"] if device is not None else []
+    loaded = load_generator_recipe(recipe, [*(overrides or []), *given])
+    folder = (out or Path("outputs/generators") / loaded.name).expanduser()
+    if isinstance(loaded, FlowRecipe):
+        raise ConfigError(
+            f"The recipe '{recipe}' distils a flow and reads no prompts: 'python benchmarks/generators_flow.py --recipe {recipe}' "
+            "runs it on flows in closed form. Choose another recipe for 'train'."
+        )
+    return _train(loaded, _prompts(prompts), folder, resume)
+
+
+def _prompts(path: Path | None) -> PromptFile:
+    if path is None:
+        raise ConfigError("'train' needs prompts. Give a text file with one a line: --prompts FILE.", path="--prompts")
+    file = PromptFile(path.expanduser())
+    left_out = f", {file.duplicates} repeated and {file.skipped} empty or comment lines left out"
+    typer.echo(f"{len(file)} prompts in {path}{left_out if file.duplicates or file.skipped else ''}")
+    return file
+
+
+def _train(recipe: GeneratorRecipe, prompts: PromptFile, folder: Path, resume: bool) -> int:
+    from sds3d.export.atomic import write_bytes
+    from systems import ranks
+
+    checkpoint = folder / "last.ckpt"
+    if resume and not checkpoint.is_file():
+        raise AssetError(f"There is nothing to resume in '{folder}': it has no last.ckpt. Leave --resume out.", folder)
+    # Only the first of several processes looks: for the others the folder is in use already.
+    if not resume and ranks.rank() == 0 and folder.is_dir() and any(folder.iterdir()):
+        raise AssetError(f"The folder '{folder}' is in use. Give another with --out, or --resume to go on.", folder)
+    from rich.console import Console
+
+    from systems.checkpoint import read_checkpoint
+    from systems.generator import GeneratorSystem
+    from systems.generator_build import base_fingerprint, build_core
+    from systems.generator_session import WEIGHTS, train_session
+
+    console = Console(highlight=False, soft_wrap=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_bytes(folder / "recipe.yaml", dump_generator_recipe(recipe).encode())
+    own = folder if ranks.size() == 1 else folder / f"rank-{ranks.rank()}"
+    own.mkdir(exist_ok=True)
+    core = build_core(recipe, prompts, own)
+    system = GeneratorSystem(core, base_fingerprint(recipe))
+    if resume:
+        system.restore(read_checkpoint(checkpoint))
+    _introduce(console, recipe, system, folder)
+    if not train_session(system, folder, console):
+        typer.echo(f"Saved. Go on with the same command and --resume, in {folder}", err=True)
+        return INTERRUPTED
+    typer.echo(f"Wrote {folder / WEIGHTS} ({(folder / WEIGHTS).stat().st_size / 1e6:.2f} MB)")
+    typer.echo(f'Use it: generate "..." --weights {folder / WEIGHTS}')
+    return 0
+
+
+def _introduce(console: Console, recipe: GeneratorRecipe, system: Any, folder: Path) -> None:
+    count = sum(parameter.numel() for parameter in system.generator.trained().values())
+    text = (
+        f"{recipe.name} -> {folder}: {count / 1e6:.2f} million trained parameters, steps {system.steps_done} to "
+        f"{recipe.training.steps}, {recipe.training.batch} prompts a batch, {recipe.turns} turns"
+    )
+    console.print(text, markup=False)
+
+
+WeightsOption = Annotated[Path | None, typer.Option(help="A generator that 'train' wrote.", show_default=False)]
+InstantOption = Annotated[bool, typer.Option("--instant", help="The shipped generator for toybox words.")]
+FormatOption = Annotated[str, typer.Option("--format", help="Comma-separated: glb, obj, mesh_ply, stl, mp4, png.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+def generate_with(
+    prompt: Annotated[str, typer.Argument(help='What to make, in quotes: "a blue lamp".')],
+    weights: WeightsOption = None,
+    instant: InstantOption = False,
+    out: Annotated[Path | None, typer.Option(help="Folder to write; must be new or empty.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same asset.")] = 0,
+    formats: FormatOption = "glb,mp4,png",
+    device: DeviceOption = "auto",
+) -> int:
+    """Make an asset with a trained generator, in seconds and without optimisation."""
+    if not prompt.strip():
+        raise ConfigError('The prompt is empty. Say what to make, for example "a blue lamp".', path="prompt")
+    path, wanted = _generator(weights, instant), _formats(formats)
+    from sds3d.run import plan
+    from systems.generator_make import make_files, open_maker
+
+    folder = plan(out, prompt, seed).path
+    typer.echo(f"'{prompt}' -> {folder}: generator {path.name}, no optimisation")
+    for file in make_files(open_maker(path, device), prompt, seed, folder, wanted):
+        typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
+    return 0
+
+
+def batch_with(
+    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt a line.")],
+    weights: WeightsOption = None,
+    instant: InstantOption = False,
+    out: Annotated[Path, typer.Option(help="Folder of folders, one a prompt; finished ones are skipped.")] = Path(
+        "outputs/batch"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same assets.")] = 0,
+    formats: FormatOption = "glb,png",
+    device: DeviceOption = "auto",
+) -> int:
+    """Make the asset of every prompt of a file with one generator, which is loaded once."""
+    path, wanted = _generator(weights, instant), _formats(formats)
+    file = PromptFile(prompts.expanduser())
+    from sds3d.run import slug
+    from systems.generator_make import make_files, open_maker
+
+    maker = open_maker(path, device)
+    for number, prompt in enumerate(file, 1):
+        folder = out.expanduser() / slug(prompt)
+        if (folder / "asset.json").is_file():
+            continue
+        make_files(maker, prompt, seed, folder, wanted)
+        typer.echo(f"{number}/{len(file)} {folder}")
+    return 0
+
+
+def _generator(weights: Path | None, instant: bool) -> Path:
+    """Return the file of the generator that is asked for. Raises: ConfigError unless exactly one is."""
+    if instant == (weights is not None):
+        raise ConfigError("Give either --weights FILE or --instant, so that it is clear which generator shall be used.")
+    if weights is not None:
+        return weights.expanduser()
+    from systems.generator_make import instant_file
+
+    return instant_file()
+
+
+def _formats(text: str) -> list[str]:
+    """Return the formats named in an option. Raises: ConfigError for none and for an unknown one."""
+    from systems.generator_make import FORMATS
+
+    wanted = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    for name in wanted or [text]:
+        if name not in FORMATS:
+            raise ConfigError(f"--format '{name}' is unknown: generators write {', '.join(FORMATS)}. Choose of these.")
+    return wanted

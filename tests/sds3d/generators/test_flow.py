@@ -1,0 +1,207 @@
+"""Few-step flow distillation against closed forms (G40-G45, G47, G49)."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from sds3d.config.generator import FlowRecipe
+from sds3d.errors import ConfigError
+from sds3d.generators import flow
+from sds3d.generators.flow_training import AffineStudent, distil_flow, mixture_quantile, one_step_error
+
+MEAN, STD = 2.0, 0.5
+
+
+def teacher(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return flow.gaussian_velocity(x, t, MEAN, STD)
+
+
+def average(x: torch.Tensor, t: torch.Tensor, mean: float = MEAN, std: float = STD) -> torch.Tensor:
+    """The exact average velocity (x - x0) / t."""
+    return (x - flow.gaussian_map(x, t, mean, std)) / flow.spread(t, x)
+
+
+def points(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(0)
+    x = torch.randn(count, 1, generator=draws, dtype=torch.float64)
+    return x * 1.5, 0.1 + 0.85 * torch.rand(count, generator=draws, dtype=torch.float64)
+
+
+def test_the_average_velocity_satisfies_its_equation_exactly() -> None:
+    x, t = points()
+    velocity = teacher(x, t)
+    derivative = flow.total_derivative(average, x, t, velocity, None)
+    torch.testing.assert_close(average(x, t), flow.matching_target(velocity, derivative, t), atol=1e-10, rtol=0)
+
+
+def test_the_map_follows_the_teacher_to_its_end() -> None:
+    x, t = points()
+    step = 1e-4  # moving along the flow does not change where a point ends
+    moved = flow.gaussian_map(x - step * teacher(x, t), t - step, MEAN, STD)
+    torch.testing.assert_close(moved, flow.gaussian_map(x, t, MEAN, STD), atol=1e-6, rtol=0)
+
+
+def test_the_discrete_derivative_errs_in_proportion_to_its_width() -> None:
+    draws = torch.Generator().manual_seed(1)
+    t = flow.draw_times(4000, 0.05, draws).double()
+    noise, clean = (torch.randn(4000, 1, generator=draws, dtype=torch.float64) for _ in range(2))
+    x = flow.interpolated(MEAN + STD * clean, noise, t)
+    residual = []
+    for h in (0.02, 0.01, 0.005):
+        velocity = teacher(x, t)
+        derivative = flow.total_derivative(average, x, t, velocity, h)
+        error = average(x, t) - flow.matching_target(velocity, derivative, t)
+        residual.append(float(error.square().mean().sqrt()))
+    assert residual[0] / residual[1] == pytest.approx(2.0, abs=0.2)
+    assert residual[1] / residual[2] == pytest.approx(2.0, abs=0.2)
+    assert residual[0] < 0.02
+
+
+class Affine(nn.Module):
+    """The exact average velocity of N(m', s'^2), with trainable m' and s'."""
+
+    def __init__(self, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean = nn.Parameter(torch.tensor(mean, dtype=torch.float64))
+        self.std = nn.Parameter(torch.tensor(std, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        time = flow.spread(t, x)
+        size = ((1 - time) ** 2 * self.std**2 + time**2).sqrt()
+        return (x - self.mean - self.std * (x - (1 - time) * self.mean) / size) / time
+
+
+def test_velocity_matching_rests_at_the_solution() -> None:
+    x, t = points()
+    student = Affine(MEAN, STD)
+    loss = flow.matching_loss(student, teacher(x, t), x, t, None)
+    loss.backward()
+    assert float(loss) < 1e-20
+    assert student.mean.grad.abs() < 1e-10 and student.std.grad.abs() < 1e-10
+    wrong = Affine(MEAN + 0.3, STD)
+    flow.matching_loss(wrong, teacher(x, t), x, t, None).backward()
+    assert wrong.mean.grad.abs() > 1e-3
+
+
+def test_the_direction_is_the_velocity_difference_times_the_maps_slope() -> None:
+    mean, std = 1.4, 0.8
+    x, t = points()
+    q = flow.distillation_direction(Affine(mean, std), teacher(x, t), x, t, None)
+    time = flow.spread(t, x)
+    own_variance = (1 - time) ** 2 * std**2 + time**2
+    own = flow.gaussian_velocity(x, t, mean, std)
+    torch.testing.assert_close(q, std / own_variance.sqrt() * (own - teacher(x, t)), atol=1e-10, rtol=0)
+    score_real = -(x - (1 - time) * MEAN) / ((1 - time) ** 2 * STD**2 + time**2)
+    score_fake = -(x - (1 - time) * mean) / own_variance
+    torch.testing.assert_close(own - teacher(x, t), time / (1 - time) * (score_real - score_fake), atol=1e-9, rtol=0)
+
+
+def test_velocity_distillation_moves_mean_and_spread_as_the_closed_form_says() -> None:
+    mean, std, t = 1.4, 0.8, 0.6
+    nodes, weights = _hermite(40)
+    grid = torch.cartesian_prod(nodes, nodes)
+    noise, fresh = grid[:, :1], grid[:, 1:]
+    joint = torch.cartesian_prod(weights, weights).prod(dim=1)[:, None]
+    sample = (mean + std * noise).requires_grad_()
+    time = torch.full((len(noise),), t, dtype=torch.float64)
+    x = flow.interpolated(sample, fresh, time).detach()
+    q = flow.distillation_direction(Affine(mean, std), teacher(x, time), x, time, None)
+    # The loss's gradient in V(noise, 1) is 2 q, and the sample is noise - V, so the sample's gradient is -2 q.
+    slope = std / math.sqrt((1 - t) ** 2 * std**2 + t**2)
+    real, own = (1 - t) ** 2 * STD**2 + t**2, (1 - t) ** 2 * std**2 + t**2
+    by_mean, by_std = -2 * (joint * q).sum(), -2 * (joint * q * noise).sum()
+    assert float(by_mean) == pytest.approx(2 * slope * t * (mean - MEAN) / real, abs=1e-9)
+    assert float(by_std) == pytest.approx(2 * slope * t * std * (1 / real - 1 / own), abs=1e-9)
+
+
+def test_the_loss_hands_twice_the_direction_to_the_one_step_sample() -> None:
+    draws = torch.Generator().manual_seed(2)
+    noise, fresh = (torch.randn(16, 1, generator=draws, dtype=torch.float64) for _ in range(2))
+    t = torch.full((16,), 0.6, dtype=torch.float64)
+    student = Affine(1.4, 0.8)
+    flow.distillation_loss(student, teacher, noise, fresh, t, None).backward()
+    x = flow.interpolated(flow.one_step(student, noise).detach(), fresh, t)
+    q = flow.distillation_direction(student, teacher(x, t), x, t, None)
+    by_mean = (-2 * q / len(q)).sum()  # dV(noise, 1) / dm' = -1 at time 1
+    assert float(student.mean.grad) == pytest.approx(float(by_mean), abs=1e-10)
+
+
+def test_euler_with_the_average_velocity_needs_one_step() -> None:
+    noise = torch.randn(32, 1, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    torch.testing.assert_close(flow.euler(average, noise, 1), MEAN + STD * noise, atol=1e-10, rtol=0)
+    errors = [float((flow.euler(teacher, noise, n) - MEAN - STD * noise).abs().mean()) for n in (1, 8, 64)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.02
+
+
+def test_times_guidance_and_limits() -> None:
+    times = flow.euler_times(4, 3.0)
+    assert float(times[0]) == 1.0 and float(times[-1]) == 0.0
+    assert float(times[1]) == pytest.approx(3 * 0.75 / (1 + 2 * 0.75))
+    y, u = torch.tensor([3.0]), torch.tensor([1.0])
+    assert float(flow.guided_velocity(y, u, 2.0)) == 7.0 == float(u + 3.0 * (y - u))  # c = s - 1
+    derivative = torch.full((1, 4), 2.0)
+    torch.testing.assert_close(flow.limited(derivative, "sample"), derivative / 4.1)
+    torch.testing.assert_close(flow.limited(derivative, "rms"), derivative / 2.1)
+    with pytest.raises(ConfigError, match="both must be positive"):
+        flow.euler_times(0)
+
+
+def test_ragged_rows_equal_single_runs() -> None:
+    x, t = points(4)
+    velocity = teacher(x, t)
+    together = flow.distillation_direction(Affine(1.0, 0.7), velocity, x, t, 0.01, "sample")
+    alone = [
+        flow.distillation_direction(Affine(1.0, 0.7), velocity[i : i + 1], x[i : i + 1], t[i : i + 1], 0.01, "sample")
+        for i in range(4)
+    ]
+    torch.testing.assert_close(together, torch.cat(alone))
+
+
+def test_distillation_without_matching_is_refused() -> None:
+    with pytest.raises(Exception, match="alone grows without bound"):
+        FlowRecipe(matching_weight=0.0)
+
+
+def _hermite(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Nodes and weights with sum w f(x) = E f for a standard normal."""
+    import numpy as np
+
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return torch.from_numpy(nodes), torch.from_numpy(weights / weights.sum())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("distillation", "norm", "bound"), [(0.0, "none", 0.2), (1.0, "sample", 0.1)])
+def test_one_step_errors_of_the_students(distillation: float, norm: str, bound: float) -> None:
+    recipe = FlowRecipe(distillation_weight=distillation, norm=norm, step=0.02, learning_rate=3e-3)  # type: ignore[arg-type]
+    draws = torch.Generator().manual_seed(0)
+    student = AffineStudent(32, draws)
+
+    def data(count: int, generator: torch.Generator) -> torch.Tensor:
+        return MEAN + STD * torch.randn(count, 1, generator=generator)
+
+    distil_flow(recipe, student, teacher, data, draws)
+    error = one_step_error(student, lambda noise: MEAN + STD * noise)
+    euler_error = one_step_error(teacher, lambda noise: MEAN + STD * noise)
+    assert error < bound and error < euler_error
+    assert euler_error == pytest.approx(0.5, abs=0.03)
+
+
+def test_quantiles_of_a_mixture_invert_its_distribution() -> None:
+    means, stds, weights = torch.tensor([-1.5, 1.5]), torch.tensor([0.3, 0.3]), torch.tensor([0.7, 0.3])
+    probability = torch.tensor([[0.1], [0.69], [0.71], [0.95]])
+    x = mixture_quantile(probability, means, stds, weights)
+    back = (weights * torch.special.ndtr((x - means) / stds)).sum(dim=1, keepdim=True)
+    torch.testing.assert_close(back, probability, atol=1e-5, rtol=0)
+    assert float(x[1]) < 0 < float(x[2])
+
+
+def test_the_mixtures_velocity_is_the_gaussians_for_one_mode() -> None:
+    x, t = points()
+    one = torch.ones(1, dtype=torch.float64)
+    found = flow.mixture_velocity(x, t, MEAN * one, STD * one, one)
+    torch.testing.assert_close(found, teacher(x, t), atol=1e-12, rtol=0)

@@ -1,0 +1,226 @@
+"""Training a generator through Lightning: checkpoints, resuming, files, several processes, the small 3D case."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sds3d.config.generator import GeneratorRecipe
+from sds3d.errors import AssetError, ShapeError
+from sds3d.generators.base import load_trained
+from sds3d.generators.progress import sample
+from sds3d.generators.texts import TableOfTexts, WithTable
+from sds3d.generators.tiny import TinyTriplaneGenerator
+from sds3d.generators.toys import BALLS, ball_picture, ball_prior
+from sds3d.generators.weights import read_weights, write_weights
+from systems.generator_core import GeneratorCore, PromptList
+from systems.generator_optimiser import Adan, move_average
+from systems.generator_parallel import average_gradients
+from systems.generator_views import draw_view
+
+TEXTS = list(BALLS)
+
+
+def ball_recipe(**changes: Any) -> GeneratorRecipe:
+    guidance = {"method": "mvdream-recon", "guidance_scale": 1, "rescale": 0, "group": 1, "shared_t": False}
+    data: dict[str, Any] = {
+        "base": None,
+        "network": {"kind": "tiny", "channels": 16, "split": False, "hidden": 32},
+        "teachers": ({"guidance": guidance},),
+        "views": ({"kind": "volume", "size": 16, "volume": {"samples": 24, "sharpness": 20}},),
+        "cameras": {"views": 2, "distance": [2.5, 2.5], "elevation_deg": [0, 30]},
+        "background": {"random_fraction": 0, "grey": 1},
+        "optimiser": {
+            "learning_rate": {"clock": "fraction", "points": [[0, 2e-3], [0.6, 2e-3], [1, 4e-4]]},
+            "clip": 1,
+        },
+        "training": {"steps": 120, "batch": 2},
+    }
+    return GeneratorRecipe.model_validate({**data, **changes})
+
+
+SMALL: dict[str, Any] = {
+    "network": {"kind": "tiny", "channels": 4, "split": False, "hidden": 8, "width": 8, "latent_size": 4},
+    "turns": 2,
+    "views": ({"kind": "volume", "size": 16, "volume": {"samples": 8, "sharpness": 20}},),
+    "training": {"steps": 3, "batch": 2, "log_every": 1},
+}
+
+
+def ball_core(recipe: GeneratorRecipe) -> GeneratorCore:
+    prior = ball_prior()
+    generator = TinyTriplaneGenerator(recipe.network, prior.levels, 1, torch.Generator().manual_seed(0))
+    return GeneratorCore(recipe, generator, [prior], prior.text, PromptList(TEXTS))
+
+
+def parameters(core: GeneratorCore) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in core.generator.parameters()])
+
+
+@pytest.mark.slow
+def test_two_balls_are_learnt_from_an_exact_teacher() -> None:
+    core = ball_core(ball_recipe())
+    for _ in range(120):
+        core.step()
+    draws = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        assets = core.generator.decode(sample(core.generator, core.text_of(TEXTS), 4, draws))
+        cameras, background = core.draw_cameras(2, draws)
+        render = draw_view(core.recipe.views[0], assets, cameras.resized(16), background, draws, 0, 1)
+    for number, text in enumerate(TEXTS):
+        wanted, covered = ball_picture(*BALLS[text], 16)
+        found, outline = render.alpha[2 * number] > 0.5, covered > 0.5
+        overlap = (found & outline).sum() / (found | outline).sum()
+        assert float(overlap) >= 0.95, text
+        assert float((render.rgb[2 * number] - wanted).square().mean()) < 0.01
+
+
+def test_a_step_keeps_one_turns_graph_only() -> None:
+    nodes = []
+    for turns in (1, 4):
+        core = ball_core(ball_recipe(**{**SMALL, "turns": turns}))
+        loss, count = core.turn_loss, []
+
+        def counted(turn: Any, texts: Any, draws: Any, loss: Any = loss, count: Any = count) -> Any:
+            value, logs = loss(turn, texts, draws)
+            count.append(_nodes(value))
+            return value, logs
+
+        core.turn_loss = counted  # type: ignore[method-assign]
+        core.accumulate()
+        nodes.append(max(count))
+    assert nodes[1] == nodes[0]
+
+
+def _nodes(value: torch.Tensor) -> int:
+    seen, stack = set(), [value.grad_fn]
+    while stack:
+        node = stack.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            stack += [parent for parent, _ in node.next_functions]
+    return len(seen)
+
+
+def test_stopping_and_resuming_gives_the_same_generator(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from systems.checkpoint import read_checkpoint
+    from systems.generator import GeneratorSystem
+    from systems.generator_session import train_session
+
+    quiet = Console(file=open(os.devnull, "w"))  # noqa: SIM115
+    recipe = ball_recipe(**SMALL, optimiser={"learning_rate": 1e-2, "ema": 0.5})
+    whole = ball_core(recipe)
+    for _ in range(3):
+        whole.step()
+    first = GeneratorSystem(ball_core(recipe), "base")
+    first.core.step()
+    state = first.state()
+    torch.save(state, tmp_path / "state.pt")
+    second = GeneratorSystem(ball_core(recipe), "base")
+    second.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert train_session(second, tmp_path, quiet) and second.steps_done == 3
+    torch.testing.assert_close(parameters(second.core), parameters(whole), atol=1e-6, rtol=0)
+    saved = read_checkpoint(tmp_path / "last.ckpt")
+    assert saved["step"] == 3 and saved["trained"].keys() == second.generator.trained().keys()
+    assert [row["step"] for row in json.loads((tmp_path / "history.json").read_text())] == [1, 2]
+    stored = read_weights(tmp_path / "generator.safetensors")
+    torch.testing.assert_close(stored.tensors["entry.weight"], whole.average["entry.weight"], atol=1e-6, rtol=0)
+    with pytest.raises(AssetError, match="belongs to the base 'base'"):
+        GeneratorSystem(ball_core(recipe), "other").restore(state)
+
+
+def test_weights_files_restore_identical_samples_and_refuse_others(tmp_path: Path) -> None:
+    recipe, path = ball_recipe(**SMALL), tmp_path / "generator.safetensors"
+    core = ball_core(recipe)
+    core.step()
+    write_weights(path, recipe, dict(core.generator.trained()), "abc", 1)
+    stored = read_weights(path)
+    assert (stored.recipe, stored.base, stored.steps) == (recipe, "abc", 1)
+    other = ball_core(recipe)
+    text = core.text_of(TEXTS)
+    before = sample(other.generator, text, 2, torch.Generator().manual_seed(1))
+    load_trained(other.generator, stored.tensors)
+    found, expected = (sample(c.generator, text, 2, torch.Generator().manual_seed(1)) for c in (other, core))
+    assert torch.equal(found, expected) and not torch.equal(before, expected)
+    with pytest.raises(ShapeError, match="the weights"):
+        load_trained(other.generator, {k: v for k, v in stored.tensors.items() if k != "entry.bias"})
+    path.write_bytes(b"nonsense")
+    with pytest.raises(AssetError, match="cannot be read"):
+        read_weights(path)
+    with pytest.raises(AssetError, match="does not exist"):
+        read_weights(tmp_path / "missing.safetensors")
+
+
+def test_adan_follows_its_formulas_and_the_average_its_decay() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0], dtype=torch.float64))
+    optimiser = Adan([parameter], lr=0.1, betas=(0.98, 0.92, 0.99), eps=1e-8)
+    gradients = [torch.tensor([0.3, -1.0]).double(), torch.tensor([0.5, 0.2]).double()]
+    value, m, v, n, before = parameter.detach().clone(), 0.0, 0.0, 0.0, gradients[0]
+    for k, g in enumerate(gradients, 1):
+        parameter.grad = g.clone()
+        optimiser.step()
+        d, before = g - before, g
+        m, v = 0.98 * m + 0.02 * g, 0.92 * v + 0.08 * d
+        n = 0.99 * n + 0.01 * (g + 0.92 * d) ** 2
+        ahead = m / (1 - 0.98**k) + 0.92 * v / (1 - 0.92**k)
+        value = value - 0.1 * ahead / ((n / (1 - 0.99**k)) ** 0.5 + 1e-8)
+        torch.testing.assert_close(parameter.detach(), value)
+    average = {"x": torch.zeros(1)}
+    move_average(average, {"x": torch.ones(1)}, 0.75)
+    assert float(average["x"]) == 0.25
+
+
+def test_embeddings_are_made_once_and_read_from_disk(tmp_path: Path) -> None:
+    prior = ball_prior()
+    calls: list[int] = []
+    original = prior.text
+    prior.text = lambda texts: (calls.append(len(texts)), original(texts))[1]  # type: ignore[method-assign]
+    table = TableOfTexts.make(tmp_path / "t.bin", prior, iter([*TEXTS, TEXTS[0]]), "v1")
+    assert len(table) == 3 and sum(calls) == 3  # the empty prompt is among them
+    again = TableOfTexts.make(tmp_path / "t.bin", prior, iter(()), "v1")
+    wrapped = WithTable(prior, again)
+    calls.clear()
+    torch.testing.assert_close(wrapped.text([TEXTS[1], "", TEXTS[0]]), original([TEXTS[1], "", TEXTS[0]]))
+    assert calls == []
+    assert len(TableOfTexts.make(tmp_path / "t.bin", prior, TEXTS[:1], "v2")) == 2
+    assert again.rows(["unknown"]) is None
+
+
+def _process(rank: int, port: int, folder: str) -> None:
+    from torch import distributed
+
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    core = ball_core(ball_recipe(**SMALL))
+    core.accumulate()
+    torch.save([p.grad for p in core.generator.parameters()], Path(folder) / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_take_the_step_of_one_with_twice_the_batches(tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(_process, (port, str(tmp_path)), nprocs=2)
+    core = ball_core(ball_recipe(**{**SMALL, "training": {"steps": 3, "batch": 2, "accumulate": 2}}))
+    core.accumulate()
+    for rank in (0, 1):
+        gradients = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for own, expected in zip(gradients, core.generator.parameters(), strict=True):
+            wanted = torch.zeros_like(expected) if expected.grad is None else expected.grad  # unused: moves of meshes
+            torch.testing.assert_close(own, wanted.detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_one_process_exchanges_nothing() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    average_gradients([parameter])
+    assert parameter.grad is None
