@@ -12,6 +12,7 @@ from torch import Tensor
 from renderers.base import Render, Renderer
 from renderers.motion import regularisers as terms
 from renderers.motion.base import Motion, Moved
+from renderers.motion.deferred import redrawn
 from renderers.motion.fields import Hexplane
 from renderers.motion.handles import handle_of
 from sds3d.cameras import Cameras
@@ -32,6 +33,8 @@ class DynamicRenderer(Renderer):
         inner: the static renderer; it rests at the motion's reference time. motion: how its points move.
         is_frozen: the inner renderer's parameters do not train (they get no gradient); else they train along.
         wanted: names of the motion's terms to compute, keys of `MotionConfig.REGULARISERS`; None: all of them.
+        is_deferred: each frame is drawn again in the backward pass, so that the graph of one frame is in memory at a
+            time; for frozen assets only, as the terms of the inner renderer get no gradient then.
 
     Time is a third argument that only moving renderers have: `renderer(cameras, background, time)`; without it
     everything rests, so whatever knows no time (previews, meshes, exports of the asset) sees the rest pose.
@@ -42,11 +45,18 @@ class DynamicRenderer(Renderer):
     chains: Tensor | None
 
     def __init__(
-        self, inner: Renderer, motion: Motion, *, is_frozen: bool = True, wanted: Collection[str] | None = None
+        self,
+        inner: Renderer,
+        motion: Motion,
+        *,
+        is_frozen: bool = True,
+        wanted: Collection[str] | None = None,
+        is_deferred: bool = False,
     ) -> None:
         super().__init__()
         self.handle = handle_of(inner)
         self.inner, self.motion, self.is_frozen = inner, motion, is_frozen
+        self.is_deferred = is_deferred and is_frozen
         self.wanted = frozenset(MotionConfig.REGULARISERS if wanted is None else wanted)
         if is_frozen:
             inner.requires_grad_(False)
@@ -88,10 +98,19 @@ class DynamicRenderer(Renderer):
             raise ShapeError("background", f"[{len(cameras)}, 3]", tuple(background.shape))
         parts = [slice(frame, None, count) for frame in range(count)]
         frames = [
-            self.handle.draw(moved, number, cameras[part], background[part], is_shown)
-            for number, part in enumerate(parts)
+            self._frame(moved, number, cameras[part], background[part], is_shown) for number, part in enumerate(parts)
         ]
         return _joined(frames, moved)
+
+    def _frame(self, moved: Moved, number: int, cameras: Cameras, background: Tensor, is_shown: bool) -> Render:
+        """Return one frame, whose graph is kept or, if `is_deferred`, made again when it is needed."""
+        if not self.is_deferred or is_shown or not torch.is_grad_enabled():
+            return self.handle.draw(moved, number, cameras, background, is_shown)
+
+        def draw(there: Moved) -> Render:
+            return self.handle.draw(there, number, cameras, background, is_shown=False)
+
+        return redrawn(draw, moved)
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return the motion's groups, and the inner renderer's if it trains. Raises: ConfigError for missing rates."""
@@ -165,6 +184,11 @@ class DynamicRenderer(Renderer):
         streams = zip(*(self.inner.regularisers(frame) for frame in frames), strict=True)
         for same in streams:
             yield same[0][0], torch.stack([term for _, term in same]).mean()
+
+    def after_step(self, step: int, optimiser: Any, render: Render) -> dict[str, float]:
+        """Move the inner renderer's clock on; its density control and stroke management do not run."""
+        self.handle.tick(step)
+        return {}
 
     def to_mesh(self, resolution: int, max_faces: int) -> Mesh:
         """Return the surface at rest."""

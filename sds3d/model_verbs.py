@@ -10,6 +10,7 @@ import typer
 
 from sds3d import hardware, report
 from sds3d.config.prior import BUNDLED, PriorConfig
+from sds3d.config.shipped import shipped
 from sds3d.guidance.requirements import Abilities, check_views
 from sds3d.priors.folder import check_folder
 from sds3d.priors.source import check_prior, locate
@@ -79,15 +80,34 @@ def train(
     start: Annotated[
         Path | None, typer.Option(help="Train this prior further instead of a new one.", show_default=False)
     ] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Train a motion adapter for the prior --start (the bundled one) instead.")
+    ] = False,
 ) -> None:
-    """Train the bundled prior and its judge; hours on a CPU, resumes where it was stopped."""
+    """Train the bundled prior and its judge; hours on a CPU, resumes where it was stopped.
+
+    With --video: motion modules for the frozen prior, on clips of moving toys, into --out (a folder beside the prior).
+    """
     if start is not None:
         check_folder(start)
+    if video:
+        return _train_video(out, work, steps, seed, start)
     from sds3d.toybox import training
 
     config = training.PriorConfig(seed=seed)
     training.train(out, work, config if steps is None else replace(config, diffusion_steps=steps), start)
     typer.echo(f"Wrote {out}")
+
+
+def _train_video(out: Path, work: Path, steps: int | None, seed: int, start: Path | None) -> None:
+    from sds3d.toybox import motion_training
+
+    config = motion_training.MotionTrainingConfig(seed=seed)
+    config = config if steps is None else replace(config, steps=steps)
+    prior = start or shipped("assets", "priors", BUNDLED)
+    target = out.with_name(f"{BUNDLED}-motion") if out.name == BUNDLED else out  # never over the prior itself
+    motion_training.train_motion(target, prior, work / "video", config)
+    typer.echo(f"Wrote {target}")
 
 
 @prior_app.command()

@@ -112,5 +112,49 @@ RENDERER_PAPERS = (
         venue="International Conference on 3D Vision (3DV)",
         arxiv="2304.12439",
     ),
+    Citation(
+        key="diffvg",
+        title="Differentiable Vector Graphics Rasterization for Editing and Learning",
+        authors="Tzu-Mao Li and Michal Luk{\\'a}{\\v c} and Micha{\\\"e}l Gharbi and Jonathan Ragan-Kelley",
+        year=2020,
+        venue="ACM Transactions on Graphics",
+    ),
+    Citation(
+        key="three_doodle",
+        title="3Doodle: Compact Abstraction of Objects with 3D Strokes",
+        authors="Changwoon Choi and Jaeah Lee and Jaesik Park and Young Min Kim",
+        year=2024,
+        venue="ACM Transactions on Graphics",
+        arxiv="2402.03690",
+    ),
+    Citation(
+        key="diff3ds",
+        title="Diff3DS: Generating View-Consistent 3D Sketch via Differentiable Curve Rendering",
+        authors="Yibo Zhang and Lihong Wang and Changqing Zou and Tieru Wu and Rui Ma",
+        year=2024,
+        arxiv="2405.15305",
+    ),
+    Citation(
+        key="viewcraft3d",
+        title="ViewCraft3D: High-Fidelity and View-Consistent 3D Vector Graphics Synthesis",
+        authors="Chuang Wang and Haitao Zhou and Ling Luo and Qian Yu",
+        year=2025,
+        arxiv="2505.19492",
+    ),
+    Citation(
+        key="four_doodle",
+        title="4-Doodle: Text to 3D Sketches that Move!",
+        authors="Hao Chen and Jiaqi Wang and Yonggang Qi and Ke Li and Kaiyue Pang and Yi-Zhe Song",
+        year=2025,
+        arxiv="2510.25319",
+    ),
+    Citation(
+        key="live_sketch",
+        title="Breathing Life Into Sketches Using Text-to-Video Priors",
+        authors="Rinon Gal and Yael Vinker and Yuval Alaluf and Amit H. Bermano and Daniel Cohen-Or and Ariel Shamir "
+        "and Gal Chechik",
+        year=2024,
+        arxiv="2311.13608",
+    ),
 )
 """Renderers, and the staged systems that are made of them."""

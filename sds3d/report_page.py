@@ -34,7 +34,8 @@ def write_report_page(run: RunFolder) -> Path:
     """Write report.html into the run folder from what the run has written so far, and return the path.
 
     It shows whatever is there: export/mesh.glb in a viewer (turn, zoom; as rendered, colours, normals, clay), the contact
-    sheet and the turntable, previews, metrics.json, run.json, recipe.yaml. A run without a mesh gets no viewer.
+    sheet and the turntable, previews, metrics.json, run.json, recipe.yaml. A sketch is shown by its own page (export/sketch.html);
+    a run without both gets no viewer.
 
     Raises: AssetError if run.json or metrics.json cannot be read, or the page cannot be written.
     Limits: the viewer needs WebGL 2; meshes and films above 32 MB are linked, so that page needs its folder.
@@ -75,12 +76,25 @@ def _subtitle(info: Mapping[str, Any]) -> str:
 
 
 def _mesh_file(run: RunFolder) -> Path | None:
-    """Return the mesh to be shown, None if there is none or it is too large to be carried."""
+    """Return the mesh to be shown, None if there is none, it is too large to be carried, or a tube without shading."""
     file = run.export / FORMATS["glb"].file_name
-    return file if file.is_file() and file.stat().st_size <= LARGEST_MB * 2**20 else None
+    if not file.is_file() or file.stat().st_size > LARGEST_MB * 2**20 or _sketch_page(run) is not None:
+        return None
+    return file if b'"NORMAL"' in file.read_bytes() else None
+
+
+def _sketch_page(run: RunFolder) -> Path | None:
+    """Return the page on which a sketch can be turned, if there is one."""
+    file = run.export / FORMATS["html"].file_name
+    return file if file.is_file() else None
 
 
 def _viewer(run: RunFolder) -> Iterator[str]:
+    sketch = _sketch_page(run)
+    if sketch is not None:
+        page = escape(sketch.read_text(encoding="utf-8"))
+        yield '<div class="stage">'
+        yield f'<iframe title="The sketch; drag to turn it" sandbox="allow-scripts" srcdoc="{page}"></iframe></div>'
     if _mesh_file(run) is None:
         return
     yield '<div class="stage">'

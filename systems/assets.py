@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from renderers.base import Renderer
+from renderers.dynamic import DynamicRenderer
 from renderers.gaussians.parameters import GROUPS
 from renderers.gaussians.renderer import GaussianRenderer
 from sds3d.cameras import Cameras, turntable
 from sds3d.config import Recipe
-from sds3d.config.recipe import SPLAT_FORMATS
+from sds3d.config.export import SPLAT_FORMATS, refusal
 from sds3d.errors import ConfigError
 from sds3d.export import FORMATS
 from sds3d.export.images import write_png
@@ -24,6 +25,7 @@ from sds3d.export.splat_files import write_splats
 from sds3d.export.splats import Splats
 from sds3d.meshing.mesh import Mesh
 from sds3d.run import RunFolder
+from systems.drawings import is_sketch_file, sketch_of, write_sketch
 from systems.pictures import draw, film
 
 MESHES, FILMS = ("glb", "obj", "mesh_ply", "stl", "usdz"), ("mp4", "gif")
@@ -53,9 +55,23 @@ def write_assets(renderer: Renderer, recipe: Recipe, run: RunFolder, formats: Se
     """Write the asset in each of `formats` (keys of `sds3d.export.FORMATS`) and return the files.
 
     The mesh and the pictures of the turn are made once, however many formats hold them.
+    Raises: ConfigError if a format does not suit the asset; nothing is written then.
     """
+    message = refusal(formats, recipe.renderer.kind)
+    if message is not None:
+        raise ConfigError(message, "export.formats")
+    if isinstance(renderer, DynamicRenderer):
+        from systems.moving_files import write_moving
+
+        return write_moving(renderer, recipe, run, formats)
     mesh, turn = cache(partial(export_mesh, renderer, recipe)), cache(partial(turn_of, renderer, recipe))
-    return [_write(name, run.export / FORMATS[name].file_name, renderer, recipe, mesh, turn) for name in formats]
+    files: list[Path] = []
+    for name in formats:
+        if is_sketch_file(name, renderer):
+            files += write_sketch(name, run.export, sketch_of(renderer, recipe), recipe)
+        else:
+            files.append(_write(name, run.export / FORMATS[name].file_name, renderer, recipe, mesh, turn))
+    return files
 
 
 def _write(

@@ -13,14 +13,18 @@ from torch import Tensor, nn
 
 from renderers.base import Render, Renderer
 from sds3d.cameras import Cameras, sample_orbit
+from sds3d.clip_times import frame_times
 from sds3d.config import Recipe
 from sds3d.errors import DivergenceError
+from sds3d.guidance.clips import ClipGuidance
 from sds3d.guidance.config import GuidanceConfig
 from sds3d.guidance.filters import stop_if_not_finite
 from sds3d.guidance.guide import Guidance
 from sds3d.guidance.table.trained import TrainedConfig
 from sds3d.priors.base import Prior
+from sds3d.priors.video.base import VideoPrior
 from sds3d.prompts import Prompt
+from systems.clip_views import clip_guidance, draw_clip_views
 from systems.randomness import generator_for
 from systems.score import ScoreOptimiser
 
@@ -89,8 +93,13 @@ class DistillationSystem(LightningModule):
         self._logs: dict[str, Tensor] = {}
         self._optimiser_state: dict[str, Any] | None = None
 
-    def _guide(self, prior: Prior, config: GuidanceConfig, number: int) -> Guidance:
-        """Return the method `config` applied to `prior`, with a score network of its own if it needs one."""
+    def _guide(self, prior: Prior | VideoPrior, config: GuidanceConfig, number: int) -> Guidance | ClipGuidance:
+        """Return the method `config` applied to `prior`, with a score network of its own if it needs one.
+
+        Raises: ConfigError if the prior looks at clips and nothing moves, or does not take so many frames.
+        """
+        if isinstance(prior, VideoPrior):
+            return clip_guidance(prior, config, self.recipe)
         networks = {}
         if isinstance(config, TrainedConfig):
             generator = generator_for(self.recipe.seed, "score", number, self.stage)
@@ -129,11 +138,13 @@ class DistillationSystem(LightningModule):
         Raises: DivergenceError naming the first term that is not finite.
         """
         recipe = self.recipe
-        generator = generator_for(recipe.seed, "step", step, self.stage)
-        cameras, background = self.draw_views(generator, self.size_at(step))
-        cameras, background = cameras.to(device), background.to(device)
+        generator = generator_for(recipe.seed, "step", step, self.stage, self.global_rank)
+        motion, size = recipe.motion, self.size_at(step)
+        views = self.draw_views(generator, size) if motion is None else draw_clip_views(recipe, generator, size, step)
+        cameras, background = views[0].to(device), views[1].to(device)
         renderer = self.asset_of(step)
-        render = renderer(cameras, background)
+        times = () if motion is None else (frame_times(motion.frames, motion.loop),)
+        render = renderer(cameras, background, *times)
         terms, logs = self._guidance_terms(render, cameras, background, step, generator)
         for name, term in renderer.regularisers(render):
             weight = recipe.regularisers[name].at(step, self.total_steps) if name in recipe.regularisers else 0.0
@@ -154,9 +165,13 @@ class DistillationSystem(LightningModule):
         terms: dict[str, Tensor] = {}
         logs: dict[str, Tensor] = {}
         for number, guide in enumerate(self.guides):
-            loss, numbers = guide(
-                render.rgb, self.prompt, cameras, step, generator, pictures, is_latent=render.is_latent
-            )
+            if isinstance(guide, ClipGuidance):
+                clips = render.rgb.unflatten(0, (-1, guide.frames))
+                loss, numbers = guide(clips, self.prompt, cameras, step, generator)
+            else:
+                loss, numbers = guide(
+                    render.rgb, self.prompt, cameras, step, generator, pictures, is_latent=render.is_latent
+                )
             name = f"guidance{number + 1}" if number else "guidance"
             weight = self.recipe.also[number - 1].weight.at(step, self.total_steps) if number else 1.0
             terms[name] = weight * loss if number else loss
@@ -166,7 +181,8 @@ class DistillationSystem(LightningModule):
     def draw_views(self, generator: torch.Generator, size: int) -> tuple[Cameras, Tensor]:
         """Return the cameras of a step with `size` pixels, and the background [views, 3] behind each, drawn on the CPU."""
         cameras, background = self.recipe.cameras, self.recipe.background
-        group = max(guide.prior.group_views for guide in self.guides)  # views of one object have one background, too
+        groups = [guide.prior.group_views for guide in self.guides if isinstance(guide, Guidance)]
+        group = max(groups)  # views of one object have one background, too
         views = sample_orbit(
             cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg, group
         )

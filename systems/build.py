@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +14,14 @@ from sds3d.priors.base import Prior
 from sds3d.prompts import TextRole
 from systems.latents import show_by
 from systems.makers import MAKERS
+from systems.movement import inner_state, moving, still
 
 if TYPE_CHECKING:
     from systems.base import DistillationSystem
+
+
+PriorMaker = Callable[[Recipe, torch.device, PriorConfig | None], Prior]
+"""Has the signature of `build_prior`."""
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -30,11 +36,18 @@ def build_prior(recipe: Recipe, device: torch.device, config: PriorConfig | None
 
     Raises: AssetError if its files are missing or broken; ConfigError for parts that do not go together.
     """
-    from sds3d.priors.open import open_prior, remember_texts
+    from sds3d.priors.open import open_prior
 
     prior = open_prior(config or recipe.prior, device)
-    remember_texts(prior, recipe.prompt.build(), _roles(recipe))
+    introduce(prior, recipe)
     return prior
+
+
+def introduce(prior: Prior, recipe: Recipe) -> None:
+    """Let a prior, new or used before, know the prompt of `recipe`; its text encoders are freed then."""
+    from sds3d.priors.open import remember_texts
+
+    remember_texts(prior, recipe.prompt.build(), _roles(recipe))
 
 
 def _roles(recipe: Recipe) -> set[TextRole]:
@@ -59,11 +72,18 @@ def build_renderer(
     starts are made with the `prior` (`Maker.asks_prior`).
     """
     maker = MAKERS[recipe.renderer.kind]
-    if state is not None:
-        return maker.restore(recipe, state["others"][number - 1] if number else state["renderer"], number)
-    if before is not None:
-        return maker.take_over(recipe, *before, number, prior)
-    return maker.fresh(recipe, number, prior)
+    saved = None if state is None else state["others"][number - 1] if number else state["renderer"]
+    if recipe.motion is not None and saved is not None:
+        inner = maker.restore(recipe, inner_state(saved), number)
+        return moving(inner, recipe, number, saved)
+    if saved is not None:
+        return maker.restore(recipe, saved, number)
+    made = (
+        maker.fresh(recipe, number, prior)
+        if before is None
+        else maker.take_over(recipe, still(before[0]), before[1], number, prior)
+    )
+    return made if recipe.motion is None else moving(made, recipe, number, None if before is None else before[0])
 
 
 def build_system(
@@ -73,6 +93,7 @@ def build_system(
     number: int = 0,
     name: str = "",
     before: DistillationSystem | None = None,
+    prior_of: PriorMaker | None = None,
 ) -> DistillationSystem:
     """Return what `recipe`, one stage, optimises, ready to train.
 
@@ -80,6 +101,7 @@ def build_system(
         state: a checkpoint to continue from.
         number: which stage it is, from 0, called `name` (empty where it is the only one).
         before: the finished stage whose assets are handed over, and whose priors are used again where they are the same.
+        prior_of: gives the priors in place of `build_prior`, for callers that keep them loaded.
     """
     from systems.base import DistillationSystem
 
@@ -95,7 +117,7 @@ def build_system(
     # first: a start that cannot be read shall not cost the loading of weights
     made = [] if waits else assets()
     configs = (recipe.prior, *(extra.prior for extra in recipe.also))
-    priors = [_known_prior(before, config) or build_prior(recipe, device, config) for config in configs]
+    priors = [_known_prior(before, config) or (prior_of or build_prior)(recipe, device, config) for config in configs]
     made = made or assets(priors[0])
     source = None
     if edits:

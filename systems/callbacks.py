@@ -13,12 +13,14 @@ from lightning.pytorch import Callback, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from renderers.dynamic import DynamicRenderer
 from sds3d.cameras import turntable
 from sds3d.config import Recipe, dump_recipe
 from sds3d.export.images import write_png
 from sds3d.run import RunFolder
 from systems.base import DistillationSystem
 from systems.checkpoint import write_checkpoint
+from systems.moving_files import some_frames
 from systems.pictures import film
 
 PREVIEW_VIEWS, PREVIEW_SIZE = 4, 128
@@ -66,7 +68,7 @@ class Checkpoints(Callback):
 
 
 class Previews(Callback):
-    """Writes a strip of views of the asset every `training.preview_every` steps."""
+    """Writes a strip of views of the asset every `training.preview_every` steps; of one that moves, a strip of frames."""
 
     def __init__(self, recipe: Recipe, run: RunFolder) -> None:
         self.recipe, self.run = recipe, run
@@ -79,7 +81,10 @@ class Previews(Callback):
         """Write a preview if it is time."""
         every, step = self.recipe.training.preview_every, pl_module.steps_done
         if every and step % every == 0:
-            pictures = film(pl_module.renderer, self.cameras, self.recipe.background.grey)
+            if isinstance(pl_module.renderer, DynamicRenderer):
+                pictures = some_frames(pl_module.renderer, self.recipe, PREVIEW_SIZE)
+            else:
+                pictures = film(pl_module.renderer, self.cameras, self.recipe.background.grey)
             write_png(self.run.preview(step, pl_module.name_of_stage), np.concatenate(list(pictures), axis=1))
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from renderers.base import Renderer
+from renderers.sketch.renderer import SketchRenderer
 from sds3d.cameras import turntable
+from sds3d.metrics.words import words_of
 from sds3d.run import RunFolder
 from sds3d.toybox.palette import ASYMMETRIC, COLORS, NOUNS
 from systems.pictures import draw
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
 
 VIEWS, SIZE, GREY = 8, 64, 0.5
 """Views around the object, and the background the judge's scores are measured on."""
-
-
-def words_of(prompt: str) -> tuple[str, str] | None:
-    """Return the (noun, colour) of a prompt that names exactly one of each that the toybox knows, else None."""
-    words = re.findall(r"[a-z]+", prompt.lower())
-    nouns = {word for word in words if word in NOUNS}
-    colours = {word for word in words if word in COLORS}
-    return (nouns.pop(), colours.pop()) if len(nouns) == len(colours) == 1 else None
 
 
 def record_training(run: RunFolder, system: DistillationSystem) -> None:
@@ -46,6 +39,8 @@ def training_metrics(system: DistillationSystem) -> dict[str, Any]:
     size = {"parameters": sum(parameter.numel() for parameter in system.renderer.parameters())}
     if system.recipe.renderer.kind == "gaussians":
         size = {"gaussians": len(next(iter(system.renderer.parameters())))}
+    if isinstance(system.renderer, SketchRenderer):
+        size["strokes"] = int(system.renderer.alive.sum())
     newest = {name: value for row in system.history for name, value in row.items() if name != "step"}
     final = {"steps_done": system.steps_done, **size, **newest}
     return {"seed": system.recipe.seed, "steps": system.history, "final": {**final, **size}}
@@ -58,28 +53,31 @@ def verdict(renderer: Renderer, prompt: str) -> dict[str, Any]:
     prompt's words; azimuth_within_45, the share whose azimuth is told within 45 degrees, None for nouns that look alike
     all round; silhouette_rank, the place of the noun among all nouns by outline (1 is best), and silhouette_iou.
     "skipped" says why something is missing.
+    Strokes are judged by the judge of drawings ("judged_as": "drawings"); their silhouette is what their ink covers.
     Limits: the judge must choose among its words and is easily pleased; that is why the outline stands beside it.
     """
     wanted = words_of(prompt)
     if wanted is None:
         return {"skipped": "the prompt does not name exactly one noun and one colour of the toybox"}
     from sds3d.metrics.silhouette import silhouette_rank
-    from sds3d.toybox.judge import default_judge
+    from sds3d.toybox.judge import DRAWN, SHADED, default_judge
 
     noun, colour = wanted
     cameras = turntable(VIEWS, SIZE)  # what judge and silhouette test were made for, whatever the recipe trained with
     images, alpha = draw(renderer, cameras, GREY)
     rank, overlap = silhouette_rank(alpha[..., 0].numpy(), noun)
     result = {"noun": noun, "color": colour, "views": VIEWS, "silhouette_rank": rank, "silhouette_iou": overlap}
-    if not (default_judge() / "judge.safetensors").is_file():
+    judge = DRAWN if isinstance(renderer, SketchRenderer) else SHADED
+    result |= {"judged_as": judge} if judge != SHADED else {}
+    if not (default_judge() / f"{judge}.safetensors").is_file():
         return {**result, "skipped": "the judge (assets/judge) is not installed"}
-    return {**result, **_judged(images, cameras.azimuth_deg, noun, colour)}
+    return {**result, **_judged(images, cameras.azimuth_deg, noun, colour, judge)}
 
 
-def _judged(images: Tensor, azimuth_deg: Tensor, noun: str, colour: str) -> dict[str, Any]:
+def _judged(images: Tensor, azimuth_deg: Tensor, noun: str, colour: str, judge: str) -> dict[str, Any]:
     from sds3d.toybox.judge import azimuth_error, load_judge
 
-    said = load_judge().verdict(images)
+    said = load_judge(name=judge).verdict(images)
     nouns = [NOUNS[index] for index in said["noun"].tolist()]
     colours = [list(COLORS)[index] for index in said["color"].tolist()]
     near = (azimuth_error(said["azimuth_deg"], azimuth_deg) <= 45.0).float().mean()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sds3d.guidance.clips import ClipGuidance
 from sds3d.guidance.guide import Guidance
 
 
@@ -17,8 +18,8 @@ class ScoreOptimiser:
     Their training loss is part of the guidance loss, so one backward pass fills the gradients of asset and networks.
     """
 
-    def __init__(self, guides: Sequence[Guidance]) -> None:
-        self.guides = [guide for guide in guides if guide.score is not None]
+    def __init__(self, guides: Sequence[Guidance | ClipGuidance]) -> None:
+        self.guides = [guide for guide in guides if isinstance(guide, Guidance) and guide.score is not None]
         groups = [
             {"params": list(guide.score.parameters()), "weight_decay": guide.config.score.weight_decay}  # type: ignore
             for guide in self.guides

@@ -1,4 +1,4 @@
-"""One session of training: a Lightning trainer that is quiet, single-device and never touches the run by itself."""
+"""One session of training: a Lightning trainer that is quiet and never touches the run by itself."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from rich.console import Console
 
 from sds3d.config import Recipe
 from sds3d.run import RunFolder
+from systems import ranks
 from systems.base import DistillationSystem
 from systems.callbacks import Callback, Checkpoints, Previews, ShowProgress, StopOnRequest, StopOnTime
+from systems.loggers import close_loggers, log_numbers, open_loggers
 from systems.memory_guard import MemoryGuard
 
 
@@ -24,6 +27,28 @@ class Endless:
     def __iter__(self) -> Iterator[int]:
         while True:
             yield 0
+
+
+class TogetherWithOthers(Callback):
+    """Lets the processes that make one asset take the same steps: equal starts, averaged gradients, one end for all.
+
+    It must be the last callback, so that it knows what the others want.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Begin with the values of the first process: those of others may differ by rounding."""
+        ranks.share_values(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Average the gradients."""
+        ranks.average(pl_module)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Stop if anyone was asked to, and agree on the time that is over: the longest any process has trained."""
+        if pl_module.recipe.training.max_minutes is not None:
+            seconds = torch.tensor(pl_module.seconds, device=pl_module.device)
+            pl_module.seconds = float(trainer.strategy.reduce(seconds, reduce_op="max"))
+        trainer.should_stop = trainer.strategy.reduce_boolean_decision(trainer.should_stop, all=False)
 
 
 def train(
@@ -45,21 +70,25 @@ def train(
     recipe = system.recipe
     progress, stopping = ShowProgress(run, console), StopOnRequest(console)
     saving = Checkpoints(whole or recipe, run, recipe.training.checkpoint_every_s)
-    guards = [MemoryGuard(console), StopOnTime()]
+    guards: list[Callback] = [MemoryGuard(console), StopOnTime()]
+    loggers = open_loggers(recipe, run, system.name_of_stage) if ranks.rank() == 0 else []
+    guards += [log_numbers()] if loggers else []
     callbacks = [*watchers, *guards, Previews(recipe, run), progress, stopping, saving]
+    if ranks.size() > 1:
+        ranks.check_spread(recipe)
+        callbacks = [*callbacks, TogetherWithOthers()]
     with _quiet():
         trainer = Trainer(
             accelerator=system.guidance.prior.device.type,
-            devices=1,
             max_steps=system.total_steps - system.steps_done,
             callbacks=callbacks,
-            plugins=[LightningEnvironment()],
-            logger=False,
+            logger=loggers or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            **ranks.trainer_settings(system.guidance.prior.device.type),
         )
         try:
             trainer.fit(system, train_dataloaders=Endless())
@@ -68,6 +97,7 @@ def train(
         finally:
             progress.stop()
             stopping.release()
+            close_loggers(loggers)
     return system.is_finished
 
 

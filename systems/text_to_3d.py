@@ -16,10 +16,12 @@ from systems.clock import Clock
 from systems.particles import write_all
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
     from rich.console import Console
 
     from renderers.base import Renderer
     from systems.base import DistillationSystem
+    from systems.build import PriorMaker
 
 
 @dataclass(frozen=True)
@@ -31,22 +33,36 @@ class Outcome:
 
 
 def generate(
-    recipe: Recipe, run: RunFolder, *, max_steps: int | None = None, console: Console | None = None
+    recipe: Recipe,
+    run: RunFolder,
+    *,
+    max_steps: int | None = None,
+    console: Console | None = None,
+    prior_of: PriorMaker | None = None,
+    watchers: Sequence[Callback] = (),
 ) -> Outcome:
     """Train from the start and export; `run` must have been created with `recipe`.
 
     max_steps: caps `training.steps` of every stage; the run's recipe.yaml is rewritten if it does, so that it reproduces the run.
+    prior_of: gives the priors in place of `systems.build.build_prior`, for callers that keep them loaded.
+    watchers: further callbacks of Lightning, called first, e.g. those of `systems.viewing.live`.
     """
     if capped(recipe, max_steps) != recipe:
         recipe = capped(recipe, max_steps)
         write_bytes(run.recipe_file, dump_recipe(recipe).encode())
-    return _make(recipe, run, None, console)
+    return _make(recipe, run, None, console, prior_of, watchers)
 
 
-def resume(run: RunFolder, *, console: Console | None = None) -> Outcome:
+def resume(
+    run: RunFolder,
+    *,
+    console: Console | None = None,
+    prior_of: PriorMaker | None = None,
+    watchers: Sequence[Callback] = (),
+) -> Outcome:
     """Continue `run` from its last checkpoint (or its start, if it has none), as if it had not stopped."""
     state = read_checkpoint(run.last_checkpoint) if run.last_checkpoint.is_file() else None
-    return _make(run.read_recipe(), run, state, console)
+    return _make(run.read_recipe(), run, state, console, prior_of, watchers)
 
 
 def export(run: RunFolder, formats: Sequence[str]) -> list[Path]:
@@ -65,17 +81,31 @@ def render(run: RunFolder, *, views: int = 60, size: int = 256, elevation_deg: f
     return write_views(renderer, stage, run, views, size, elevation_deg)
 
 
-def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console: Console | None) -> Outcome:
+def _make(
+    recipe: Recipe,
+    run: RunFolder,
+    state: dict[str, Any] | None,
+    console: Console | None,
+    prior_of: PriorMaker | None,
+    watchers: Sequence[Callback] = (),
+) -> Outcome:
     """Train what is left, stage by stage, then write metrics and asset.
 
     Times go to run.json: metrics.json repeats bit by bit.
     """
     from rich.console import Console
 
+    from renderers.dynamic import DynamicRenderer
+    from systems import ranks
     from systems.build import build_system
+    from systems.loggers import check_loggers
     from systems.metrics import record_training, verdict
+    from systems.movement import still
+    from systems.moving_files import motion_metrics
     from systems.session import train
 
+    check_loggers(recipe)
+    ranks.choose_card()
     clock, console, plan = Clock(run), console or Console(), recipe.plan()
     system: DistillationSystem | None = None
     for number, (name, stage) in enumerate(plan):
@@ -85,10 +115,10 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
             line = f"Stage {number + 1} of {len(plan)}, {name}: {stage.renderer.kind}, {stage.guidance.method}"
             console.print(f"{line}, {stage.training.steps} steps", markup=False, highlight=False)
         with clock.part("load"):
-            system = build_system(stage, state, number=number, name=name, before=system)
+            system = build_system(stage, state, number=number, name=name, before=system, prior_of=prior_of)
         state, before = None, system.steps_done
         with clock.part("train"):
-            finished = train(system, run, console, whole=recipe)
+            finished = train(system, run, console, watchers=tuple(watchers), whole=recipe)
         clock.steps(system.steps_done - before)
         record_training(run, system)
         if not finished:
@@ -98,7 +128,9 @@ def _make(recipe: Recipe, run: RunFolder, state: dict[str, Any] | None, console:
     renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
         files = write_all([renderer, *others], system.recipe, run, recipe.formats)
-        run.update_metrics(judge=verdict(renderer, recipe.prompt.text))
+        run.update_metrics(judge=verdict(still(renderer), recipe.prompt.text))
+        if isinstance(renderer, DynamicRenderer):
+            run.update_metrics(motion=motion_metrics(renderer, system.recipe))
     return Outcome(files, interrupted=False)
 
 

@@ -182,7 +182,7 @@ class Hexplane(Field):
         moment = (2.0 * times - 1.0)[:, None].expand(-1, len(rest))
         found = []
         for scale in range(len(self.scales)):
-            product: Tensor | float = 1.0
+            product = place.new_ones(())
             for number, (a, b) in enumerate(SPACE_PAIRS):
                 product = product * _sample(self.space[3 * scale + number], place[None, :, (a, b)])
             for number, (a, _) in enumerate(TIME_PAIRS):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -50,6 +50,9 @@ class Handle(ABC):
     @abstractmethod
     def posed(self, moved: Moved, frame: int) -> AbstractContextManager[None]:
         """Make the renderer itself be in the pose of a frame inside the block, without gradients: for writers."""
+
+    def tick(self, step: int) -> None:  # noqa: B027  (most renderers have no clock)
+        """Tell the renderer that step number `step` is done, for schedules of its own."""
 
     def layout(self) -> tuple[int, ...]:
         """Return the shape in which files hold the points: (P,), or (N, 3M + 1) for strokes."""
@@ -175,11 +178,18 @@ class MovableHandle(Handle):
         whole = moved.similarity
         return self.movable.moved(moved.points[frame].detach(), whole.rotation[frame], whole.scale[frame].detach())
 
+    def tick(self, step: int) -> None:
+        """Move the clock of strokes on, by which they are drawn softer at first."""
+        clock: Any = self.renderer
+        if hasattr(clock, "steps"):
+            clock.steps = step + 1
+
     def layout(self) -> tuple[int, ...]:
         """Return (N, 3M + 1) for strokes."""
         points = getattr(self.renderer, "points", None)
-        is_strokes = isinstance(points, Tensor) and points.dim() == 3
-        return tuple(points.shape[:2]) if is_strokes else super().layout()
+        if isinstance(points, Tensor) and points.dim() == 3:
+            return tuple(points.shape[:2])
+        return super().layout()
 
     def chains(self) -> Tensor | None:
         """Return the control polygons of strokes [N, 3M + 1]."""

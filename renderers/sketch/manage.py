@@ -83,10 +83,11 @@ def control_strokes(
         sketch.opacities[pairs[:, 0]] = safe_logit(merged)
         is_dead[pairs[:, 1]] = True
     numbers = {"strokes_dead": float(is_dead.sum()), "strokes_merged": float(len(pairs))}
-    numbers["strokes_redrawn"] = float(redraw(sketch, optimiser, is_dead, samples, generator))
     is_last = step + 1 + control.every > control.stop * total_steps
-    if control.drop and is_last:
-        numbers["strokes_dropped"] = float(drop(sketch))
+    if control.drop and is_last:  # what was drawn again now might not find its place any more
+        numbers["strokes_dropped"] = float(drop(sketch, is_dead))
+    else:
+        numbers["strokes_redrawn"] = float(redraw(sketch, optimiser, is_dead, samples, generator))
     sketch.gradient.zero_()
     return numbers
 
@@ -133,11 +134,10 @@ def redraw(sketch: Sketchy, optimiser: Any, is_dead: Tensor, samples: Tensor, ge
 
 
 @torch.no_grad()
-def drop(sketch: Sketchy) -> int:
-    """Stop drawing strokes that are too faint or too short, except the most opaque one; return how many."""
+def drop(sketch: Sketchy, is_dead: Tensor) -> int:
+    """Stop drawing the strokes `is_dead` [N], except the most opaque one that is drawn; return how many."""
     opacity = sketch.opacities.sigmoid()
-    unjudged = torch.zeros_like(sketch.gradient)
-    is_dead = dead(sketch.samples(), opacity, unjudged, sketch.alive, sketch.config)
-    is_dead[torch.where(sketch.alive, opacity, torch.full_like(opacity, -1.0)).argmax()] = False
-    sketch.alive &= ~is_dead
-    return int(is_dead.sum())
+    dropped = is_dead & sketch.alive
+    dropped[torch.where(sketch.alive, opacity, torch.full_like(opacity, -1.0)).argmax()] = False
+    sketch.alive &= ~dropped
+    return int(dropped.sum())

@@ -1,5 +1,6 @@
 """Typed recipes: schema, loading with overlays and overrides, errors that name the key. Imports no torch."""
 
+from sds3d.config.export import ExportConfig
 from sds3d.config.gaussians import DensityConfig, GaussiansConfig
 from sds3d.config.load import DEFAULT_RECIPE, dump_recipe, list_recipes, load_recipe
 from sds3d.config.prior import PriorConfig
@@ -7,7 +8,6 @@ from sds3d.config.recipe import (
     BackgroundConfig,
     CamerasConfig,
     ExpectedConfig,
-    ExportConfig,
     OptimiserConfig,
     PromptConfig,
     Recipe,

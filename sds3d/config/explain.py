@@ -26,7 +26,11 @@ class Key:
 
 def keys_of(recipe: Recipe) -> list[Key]:
     """Return every key of `recipe`, in the order of the schema."""
-    named = {"optimiser.learning_rates": recipe.renderer.PARAMETERS, "regularisers": recipe.renderer.REGULARISERS}
+    kinds = (recipe.renderer, *(() if recipe.motion is None else (recipe.motion,)))
+    named = {
+        "optimiser.learning_rates": {name: text for kind in kinds for name, text in kind.PARAMETERS.items()},
+        "regularisers": {name: text for kind in kinds for name, text in kind.REGULARISERS.items()},
+    }
     return list(_walk(recipe, "", named))
 
 

@@ -13,6 +13,8 @@ from sds3d.config.recipe import Recipe, Stage
 from sds3d.config.schema import Model, is_list, sections_of, variants
 from sds3d.errors import ConfigError, nearest
 
+FOR_MOTION = "for_motion"
+"""Key of a layer: further keys for stages that move."""
 FOR_RENDERER = "for_renderer"
 """Key of a layer, above all of an overlay: further keys for recipes whose renderer is of a certain kind."""
 
@@ -40,7 +42,11 @@ def stacked(layers: Sequence[Layer]) -> dict[str, Any]:
     for name in names:
         stage: dict[str, Any] = {}
         for layer in layers:
-            shared = {key: value for key, value in layer.data.items() if key in (*Stage.model_fields, FOR_RENDERER)}
+            shared = {
+                key: value
+                for key, value in layer.data.items()
+                if key in (*Stage.model_fields, FOR_RENDERER, FOR_MOTION)
+            }
             for data in (shared, _stages(layer).get(name) or {}):
                 stage = _put(stage, Layer(layer.origin, data), Stage)
         stages[name] = stage
@@ -68,7 +74,7 @@ def _put(below: dict[str, Any], layer: Layer, model: Model) -> dict[str, Any]:
     With another kind of renderer all goes that meant the old one: its keys, and the sections named after its parameters
     and loss terms.
     """
-    data = {key: value for key, value in layer.data.items() if key not in ("stages", FOR_RENDERER)}
+    data = {key: value for key, value in layer.data.items() if key not in ("stages", FOR_RENDERER, FOR_MOTION)}
     if _kind(data, "") not in ("", _kind(below)):
         below = {key: value for key, value in below.items() if key not in ("renderer", "regularisers")}
         if isinstance(below.get("optimiser"), dict):
@@ -82,7 +88,9 @@ def _put(below: dict[str, Any], layer: Layer, model: Model) -> dict[str, Any]:
                 f"'{FOR_RENDERER}.{kind}' is no kind of renderer: there is {nearest(str(kind), kinds)}. [{layer.origin}]",
                 path=FOR_RENDERER,
             )
-    return merge(merged, special.get(_kind(merged)) or {}, layer.origin, model)
+    merged = merge(merged, special.get(_kind(merged)) or {}, layer.origin, model)
+    moves = isinstance(merged.get("motion"), dict)
+    return merge(merged, layer.data.get(FOR_MOTION) or {}, layer.origin, model) if moves else merged
 
 
 def renderer_kinds() -> list[str]:

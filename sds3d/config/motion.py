@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from sds3d.config.base import Config
+from sds3d.config.problems import KeyProblem
+from sds3d.guidance.clips import ClipConfig
 from sds3d.schedule import Schedule
 
 BasisName = Literal["bspline", "polynomial", "fourier", "dct", "fenwick"]
@@ -122,7 +124,47 @@ class MotionConfig(Config):
     reference: float = Field(default=0.0, ge=0, le=1, description="time at which everything is in its rest pose")
     similarity: SimilarityConfig = Field(default_factory=SimilarityConfig, description="motion of the whole")
     field: AnyField = Field(default_factory=DirectConfig, description="deformation")
+    frozen: bool = Field(
+        default=True, description="whether the asset itself stays as the stage before left it; false: it trains along"
+    )
+    azimuths_deg: tuple[Annotated[float, Field(ge=-360, le=360)], ...] = Field(
+        default=(0.0, 90.0),
+        max_length=64,
+        description="sides from which clips are seen, in turn over the cameras.views clips of a step and from step to "
+        "step; empty: all around, as pictures are",
+    )
+    azimuth_jitter_deg: float = Field(
+        default=10.0, ge=0, le=180, description="a side is drawn anew within so many degrees, for all clips alike"
+    )
+    deferred: bool = Field(
+        default=True,
+        description="draw each frame again in the backward pass, so that memory holds the graph of one frame only",
+    )
+    clips: ClipConfig = Field(default_factory=ClipConfig, description="filters over the frames of a clip's gradient")
     gauge: Literal["project", "penalty", "none"] = Field(
         default="project",
         description="how the deformation is kept free of rigid motion: removed exactly, by the term motion_gauge, or not",
     )
+
+
+MOVABLE = ("gaussians", "mesh", "sketch")
+"""Kinds of renderers that are made of points."""
+
+
+def check_movable(renderer: Any) -> None:
+    """Raise KeyProblem if an asset of this configuration has no points that could move."""
+    if renderer.kind not in MOVABLE:
+        raise KeyProblem(
+            "motion",
+            f"'motion' is given, but an asset of kind '{renderer.kind}' has no points that could move. Use renderer.kind "
+            f"{', '.join(MOVABLE[:-1])} or {MOVABLE[-1]}; a stage with one of them can begin with such an asset.",
+        )
+    if renderer.kind != "mesh":
+        return
+    if renderer.geometry not in ("fixed", "offsets") or renderer.texture.kind not in ("vertices", "uv"):
+        raise KeyProblem(
+            "motion",
+            f"'motion' is given, but the mesh has geometry '{renderer.geometry}' and texture.kind "
+            f"'{renderer.texture.kind}'; triangles and colours must belong to it. Set renderer.geometry to fixed or "
+            "offsets and renderer.texture.kind to vertices or uv.",
+        )

@@ -20,7 +20,15 @@ class PriorConfig(Config):
     """A diffusion model: the bundled one, one of the catalog, a diffusers folder, or a single safetensors file."""
 
     kind: Literal[
-        "auto", "latent_diffusion", "pixel_cascade", "multi_view", "zero123", "flow", "video", "motion_adapter"
+        "auto",
+        "latent_diffusion",
+        "pixel_cascade",
+        "multi_view",
+        "zero123",
+        "flow",
+        "video",
+        "motion_adapter",
+        "toy_clips",
     ] = Field(default="auto", description="family of the model; auto: as its files say")
     path: str = Field(
         default=BUNDLED,

@@ -11,8 +11,10 @@ from pydantic import AfterValidator, Field, StringConstraints, field_validator, 
 
 from sds3d.citations import CITATIONS
 from sds3d.config.base import Config, increasing
+from sds3d.config.export import ExportConfig, ExportFormat, check_formats, usual
 from sds3d.config.gaussians import GaussiansConfig
-from sds3d.config.prior import PriorConfig
+from sds3d.config.motion import MotionConfig, check_movable
+from sds3d.config.prior import BUNDLED, PriorConfig
 from sds3d.config.problems import KeyProblem
 from sds3d.config.renderers import AnyRenderer
 from sds3d.errors import nearest
@@ -25,10 +27,6 @@ Distance = Annotated[float, Field(ge=1.2, le=20)]
 Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[ScheduleLike, bounded(0, 1e6)]
 StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
-
-ExportFormat = Literal["ply", "spz", "splat", "splat_glb", "glb", "obj", "mesh_ply", "stl", "usdz", "mp4", "gif", "png"]
-"""The keys of `sds3d.export.FORMATS`."""
-SPLAT_FORMATS = ("ply", "spz", "splat", "splat_glb")
 
 
 class PromptConfig(Config):
@@ -146,23 +144,11 @@ class TrainingConfig(Config):
     )
     checkpoint_every_s: float = Field(default=30.0, ge=1, le=86_400, description="seconds between checkpoints")
     preview_every: int = Field(default=50, ge=0, le=1_000_000, description="steps between previews; 0: none")
-
-
-class ExportConfig(Config):
-    """What to write at the end."""
-
-    formats: tuple[ExportFormat, ...] = Field(
+    loggers: tuple[Literal["tensorboard", "wandb"], ...] = Field(
         default=(),
-        description="empty: what suits the asset; ply, spz, splat, splat_glb (experimental): splats; glb, obj, mesh_ply, "
-        "stl, usdz: mesh; mp4, gif: turntable; png: contact sheet",
+        description="where to write the numbers of the training besides metrics.json, into logs/: tensorboard, wandb "
+        "(offline, unless WANDB_MODE says online); empty: nowhere",
     )
-    turntable_views: int = Field(default=60, ge=4, le=720, description="frames of the turntable film")
-    size: int = Field(default=256, ge=16, le=2048, description="side of exported images and films, pixels")
-    mesh_resolution: int = Field(default=96, ge=16, le=512, description="grid cells along an edge when meshing")
-    texture_size: int = Field(
-        default=0, ge=0, le=8192, description="side of the texture of a mesh, texels; 0: colours at the vertices"
-    )
-    mesh_faces: int = Field(default=20_000, ge=100, le=2_000_000, description="most triangles the mesh may keep")
 
 
 class ExpectedConfig(Config):
@@ -209,6 +195,10 @@ class Stage(Config):
         default=(), max_length=8, description="further priors with methods of their own, whose gradients are added"
     )
     renderer: AnyRenderer = Field(default_factory=GaussiansConfig, description="what is optimised")
+    motion: MotionConfig | None = Field(
+        default=None,
+        description="how the asset moves; then training looks at clips, each from one place; null: not at all",
+    )
     cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="from where training looks")
     background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="what is behind the object")
     optimiser: OptimiserConfig = Field(default_factory=OptimiserConfig, description="Adam and its learning rates")
@@ -226,11 +216,22 @@ class Stage(Config):
     def _fit_the_renderer(self) -> Stage:
         """Check the names that belong to the renderer, and give the learning rates left out their defaults."""
         rates = self.optimiser.learning_rates
-        _check_names("optimiser.learning_rates", rates, self.renderer.PARAMETERS)
-        _check_names("regularisers", self.regularisers, self.renderer.REGULARISERS)
-        completed = self.optimiser.model_copy(update={"learning_rates": {**self.renderer.LEARNING_RATES, **rates}})
+        moving = MotionConfig if self.motion is not None else None
+        if moving:
+            check_movable(self.renderer)
+        parameters = {**self.renderer.PARAMETERS, **(moving.PARAMETERS if moving else {})}
+        _check_names("optimiser.learning_rates", rates, parameters)
+        terms = {**self.renderer.REGULARISERS, **(moving.REGULARISERS if moving else {})}
+        _check_names("regularisers", self.regularisers, terms)
+        completed = self.optimiser.model_copy(update={"learning_rates": {**self._usual_rates(), **rates}})
+        if self.motion is not None and self.motion.frozen:  # the asset's own rates would train nothing
+            kept = {name: rate for name, rate in completed.learning_rates.items() if name in MotionConfig.PARAMETERS}
+            completed = completed.model_copy(update={"learning_rates": kept})
         object.__setattr__(self, "optimiser", completed)  # the model is frozen, this is still its making
         return self
+
+    def _usual_rates(self) -> dict[str, Schedule]:
+        return {**self.renderer.LEARNING_RATES, **(MotionConfig.LEARNING_RATES if self.motion is not None else {})}
 
 
 class Recipe(Stage, About):
@@ -247,38 +248,44 @@ class Recipe(Stage, About):
     expected: ExpectedConfig = Field(default_factory=ExpectedConfig, description="measured cost of a run")
 
     def plan(self) -> list[tuple[str, Recipe]]:
-        """Return the stages in order as (name, recipe of one stage); a recipe without stages has one, named ""."""
+        """Return the stages in order as (name, recipe of one stage); a recipe without stages has one, named "".
+
+        A still stage before one that moves leaves the words for motions out where its prior is the bundled one, which
+        never saw them.
+        """
         if not self.stages:
             return [("", self)]
+        moves = any(stage.motion is not None for stage in self.stages.values())
         return [
-            (name, self.model_copy(update={"stages": {}, **{key: getattr(stage, key) for key in Stage.model_fields}}))
+            (name, self.model_copy(update={"stages": {}, "prompt": self._prompt_of(stage, moves), **_keys_of(stage)}))
             for name, stage in self.stages.items()
         ]
 
+    def _prompt_of(self, stage: Stage, moves: bool) -> PromptConfig:
+        if not moves or stage.motion is not None or stage.prior.path != BUNDLED:
+            return self.prompt
+        from sds3d.toybox.motion_words import without_motion
+
+        return self.prompt.model_copy(update={"text": without_motion(self.prompt.text)})
+
     @model_validator(mode="after")
-    def _splats_come_from_gaussians(self) -> Recipe:
-        kind = self.plan()[-1][1].renderer.kind
-        wrong = [name for name in self.export.formats if name in SPLAT_FORMATS]
-        if wrong and kind != "gaussians":
-            raise KeyProblem(
-                "export.formats",
-                f"'export.formats' asks for {wrong[0]}, a file of splats, but the asset is of kind '{kind}'. Ask for glb, obj, "
-                "mesh_ply, stl, mp4, gif or png, or let the last stage have renderer.kind 'gaussians'.",
-            )
+    def _formats_suit_the_asset(self) -> Recipe:
+        check_formats(self.export.formats, self.plan()[-1][1].renderer.kind)
         return self
 
     @property
     def formats(self) -> tuple[ExportFormat, ...]:
         """The files to write: those the recipe names, or else what suits the asset."""
-        last = self.plan()[-1][1].renderer.kind
-        return self.export.formats or (
-            ("ply", "glb", "mp4", "png") if last == "gaussians" else ("glb", "obj", "mp4", "png")
-        )
+        return self.export.formats or usual(self.plan()[-1][1].renderer.kind)
 
     @property
     def steps(self) -> int:
         """Optimiser steps of all stages together."""
         return sum(stage.training.steps for _, stage in self.plan())
+
+
+def _keys_of(stage: Stage) -> dict[str, Any]:
+    return {key: getattr(stage, key) for key in Stage.model_fields}
 
 
 def _check_names(path: str, given: dict[str, Schedule], known: dict[str, str]) -> None:

@@ -29,6 +29,8 @@ def sections_of(field: FieldInfo) -> list[Model]:
         kind = typing.get_args(kind)[0]
     if is_named(field):
         kind = typing.get_args(kind)[1]
+    if type(None) in typing.get_args(kind):  # a section that may be absent
+        kind = next((one for one in typing.get_args(kind) if one is not type(None)), kind)
     return [kind] if isinstance(kind, type) and issubclass(kind, BaseModel) else list(variants(field).values())
 
 

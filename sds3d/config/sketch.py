@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from sds3d.config.base import Config, start_from
 from sds3d.schedule import Schedule
@@ -13,6 +13,20 @@ SHAPES = ("sphere",)
 """Sketches a run can start from without any file."""
 FILE_ENDINGS = (".json", ".svg", ".glb", ".obj", ".ply", ".stl", ".off")
 """Endings of files a run can start from; whether the file is there is checked when a run begins."""
+
+
+def _colour_in_range(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+    if not all(0.0 <= value <= 1.0 for value in colour):
+        raise ValueError(f"a colour is three numbers in [0, 1], got {list(colour)}. Divide 8-bit values by 255.")
+    return colour
+
+
+def _lengths_in_order(pair: tuple[float, float]) -> tuple[float, float]:
+    if not 0 < pair[0] <= pair[1] <= 2:
+        raise ValueError(
+            f"init_length is [shortest, longest] with 0 < shortest <= longest <= 2, got {list(pair)}. Use [0.15, 0.3]."
+        )
+    return pair
 
 
 class StrokeControlConfig(Config):
@@ -92,7 +106,7 @@ class SketchConfig(Config):
         "outlines become strokes",
     )
     init_radius: float = Field(default=0.5, gt=0, le=2, description="radius of that sphere, world units")
-    init_length: tuple[float, float] = Field(
+    init_length: Annotated[tuple[float, float], AfterValidator(_lengths_in_order)] = Field(
         default=(0.15, 0.3), description="shortest and longest stroke at the start, world units"
     )
     init_size: float | None = Field(
@@ -108,7 +122,9 @@ class SketchConfig(Config):
         description="half the width of strokes at the start, world units; 0.012 is 1.5 pixels of 256 at the usual cameras",
     )
     init_opacity: float = Field(default=0.88, gt=0, lt=1, description="opacity of strokes at the start")
-    colour: tuple[float, float, float] = Field(default=(0.0, 0.0, 0.0), description="sRGB of the ink, in [0, 1]")
+    colour: Annotated[tuple[float, float, float], AfterValidator(_colour_in_range)] = Field(
+        default=(0.0, 0.0, 0.0), description="sRGB of the ink, in [0, 1]"
+    )
     colours: bool = Field(default=False, description="whether each stroke learns a colour of its own")
     rational: bool = Field(default=False, description="whether strokes are rational curves with learned weights")
     samples: int = Field(default=16, ge=2, le=256, description="straight pieces a segment is drawn with")
@@ -126,28 +142,12 @@ class SketchConfig(Config):
         default_factory=StrokeControlConfig, description="when strokes are drawn again, merged and dropped"
     )
 
-    @field_validator("colour")
-    @classmethod
-    def _colour_in_range(cls, colour: tuple[float, float, float]) -> tuple[float, float, float]:
-        if not all(0.0 <= value <= 1.0 for value in colour):
-            raise ValueError(f"a colour is three numbers in [0, 1], got {list(colour)}. Divide 8-bit values by 255.")
-        return colour
-
     @field_validator("softness")
     @classmethod
     def _softness_above_zero(cls, softness: Schedule) -> Schedule:
         if min(softness.values) <= 0:
             raise ValueError(f"softness must stay above 0 pixels, got {min(softness.values):g}. Use 0.5 or more.")
         return softness
-
-    @field_validator("init_length")
-    @classmethod
-    def _lengths_in_order(cls, pair: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < pair[0] <= pair[1]:
-            raise ValueError(
-                f"init_length is [shortest, longest] with 0 < shortest <= longest, got {list(pair)}. Use [0.15, 0.3]."
-            )
-        return pair
 
     @property
     def cites(self) -> tuple[str, ...]:

@@ -31,6 +31,9 @@ FORMATS: dict[str, Format] = {
     "usdz": Format(
         "mesh.usdz", "the same mesh with its texture, +Y up (needs usd-core)", "iPhone and iPad (Quick Look), Blender"
     ),
+    "json": Format("sketch.json", "strokes as curves, with six digits, +Z up", "this program, any script"),
+    "svg": Format("front.svg", "drawings of the strokes from four sides", "browsers, Inkscape, Illustrator, Figma"),
+    "html": Format("sketch.html", "a page on which the sketch can be turned", "browsers, without network"),
     "mp4": Format("turntable.mp4", "H.264 video of one turn", "browsers, any player"),
     "gif": Format("turntable.gif", "the same turn, 256 colours, loops", "browsers, chats, README pages"),
     "png": Format("contact.png", "contact sheet of views", "any picture viewer"),

@@ -38,6 +38,14 @@ def pin_first(gradient: Tensor) -> Tensor:
     return torch.cat([torch.zeros_like(gradient[:, :, :1]), gradient[:, :, 1:]], dim=2)
 
 
+def relative_to_first(gradient: Tensor) -> Tensor:
+    """Return the gradient minus that of the first latent frame [B, C, f, h, w].
+
+    What a prior would change in a rest pose that is given is no motion; it dislikes the same in every frame. Ours.
+    """
+    return gradient - gradient[:, :, :1]
+
+
 def frame_rms(pixels: Tensor) -> Tensor:
     """Return [B, F], the root mean square of each frame of a gradient in pixels [B, F, H, W, 3]."""
     return pixels.square().mean(dim=(2, 3, 4)).sqrt()

@@ -33,6 +33,11 @@ class ClipConfig(BaseModel):
     pin_first: bool = Field(
         default=False, description="whether the first latent frame gets no gradient (frame 0 is a given rest pose)"
     )
+    relative: bool = Field(
+        default=False,
+        description="whether the first latent frame's gradient is taken from all: what the prior dislikes about the rest "
+        "pose itself then moves nothing (frame 0 is a given rest pose)",
+    )
     still_start: bool = Field(
         default=False,
         description="show a causal prior some still copies of frame 0 first, so that frame 0 counts like the others",
@@ -51,8 +56,9 @@ class ClipConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_pin(self) -> ClipConfig:
-        if self.pin_first and self.reverse > 0:
-            raise ValueError("pin_first holds frame 0 still, but reverse makes it the last one. Use one of the two.")
+        if (self.pin_first or self.relative) and self.reverse > 0:
+            name = "pin_first" if self.pin_first else "relative"
+            raise ValueError(f"{name} holds frame 0 still, but reverse makes it the last one. Use one of the two.")
         return self
 
 
@@ -165,6 +171,8 @@ class ClipGuidance:
         if factor != 1.0:
             kept = clip_filters.amplify_motion(kept, factor)
         kept = clip_filters.smooth_frames(kept, self.clips.smooth)
+        if self.clips.relative:
+            kept = clip_filters.relative_to_first(kept)
         if self.clips.pin_first:
             kept = clip_filters.pin_first(kept)
         if not still:

@@ -68,7 +68,9 @@ def points_on(mesh: Mesh, count: int, seed: int = 0) -> Points:
     import trimesh
 
     colors = np.concatenate([mesh.colors, np.ones((len(mesh.colors), 1))], axis=1)
-    surface = trimesh.Trimesh(mesh.vertices, mesh.faces, vertex_colors=(255 * colors).round(), process=False)
+    surface = trimesh.Trimesh(
+        mesh.vertices, mesh.faces, vertex_colors=(255 * colors).round().astype(np.uint8), process=False
+    )
     positions, found = _draw(surface, count, np.random.default_rng(seed), is_linear=False)
     return Points(positions.astype(np.float32), found.astype(np.float32))
 

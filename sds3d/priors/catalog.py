@@ -25,6 +25,7 @@ Family = Literal[
     "video",
     "controlnet",
     "motion_adapter",
+    "toy_clips",
     "autoencoder",
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)

@@ -135,6 +135,32 @@ def check_network(path: Path | str, allowed: str) -> tuple[dict[str, Any], str |
     return config, find_weights(root, "diffusion_pytorch_model")[1]
 
 
+def check_words(path: Path | str) -> PriorFolder:
+    """Return just the text encoder and tokenizer of the folder at `path`, checked. Raises: AssetError if one is broken."""
+    root, part = Path(path), TEXT_ENCODERS[0]
+    _check_tokenizer(root / tokenizer_of(part))
+    weights, variant = find_weights(root / part, _STEMS[part])
+    return PriorFolder(
+        path=root,
+        metadata=read_metadata(root / METADATA_FILE),
+        configs={part: _read_json(root / part / "config.json")},
+        weights={part: weights},
+        variants={part: variant},
+    )
+
+
+def read_scheduler(path: Path | str) -> dict[str, Any] | None:
+    """Return the scheduler's configuration in the folder at `path`, None if there is none."""
+    file = Path(path) / "scheduler" / "scheduler_config.json"
+    return _read_json(file) if file.is_file() else None
+
+
+def base_of(path: Path | str) -> str:
+    """Return the name of the model a part in the folder at `path` was made for, "" if its sds3d.json says nothing."""
+    file = Path(path) / METADATA_FILE
+    return str(_read_json(file).get("base", "")) if file.is_file() else ""
+
+
 def read_metadata(file: Path) -> PriorMetadata:
     """Return the contents of an `sds3d.json`; a missing file gives the defaults, foreign keys are ignored."""
     if not file.exists():

@@ -80,6 +80,9 @@ LOADERS: dict[str, Loader] = {
         half=torch.bfloat16,  # both published families overflow in float16
     ),
     "video": _VIDEO,
+    "toy_clips": Loader(
+        module="sds3d.toybox.clip_prior", function="ToyClipPrior.from_folder", takes=frozenset({"settings"})
+    ),
     "motion_adapter": _VIDEO,  # becomes a video model together with prior.base
 }
 

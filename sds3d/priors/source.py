@@ -17,7 +17,7 @@ from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError, ConfigError
 from sds3d.priors.assemble import assembled
 from sds3d.priors.catalog import PARTS_OF_PRIORS, Entry, Family, find_entry, suggest
-from sds3d.priors.folder import PriorFolder, check_folder
+from sds3d.priors.folder import PriorFolder, base_of, check_folder
 from sds3d.priors.places import PROGRAM, here, missing, place_of, snapshot
 from sds3d.priors.single_file import PICKLES, check_file
 
@@ -47,6 +47,7 @@ PIPELINES: dict[str, Family] = {
     "WanPipeline": "video",
     "CogVideoXPipeline": "video",
     "LTXPipeline": "video",
+    "ToyClipPipeline": "toy_clips",
 }
 """diffusers' pipeline class, as model_index.json names it -> family."""
 
@@ -120,7 +121,7 @@ def check_prior(config: PriorConfig, needed_by: str = "") -> Source:
             f"prior.controlnets are given, but '{config.path}' ({source.family}) takes none. Use a Stable Diffusion.",
             path="prior.controlnets",
         )
-    base = config.base or source.base or ("sd15" if source.family == "motion_adapter" else "")
+    base = config.base or source.base or (_base_of_adapter(source) if source.family == "motion_adapter" else "")
     others = [locate(name) for name in (*config.controlnets, *([base] if base else []))]
     for name, other in zip(config.controlnets, others, strict=False):
         if other.family != "controlnet":
@@ -131,6 +132,11 @@ def check_prior(config: PriorConfig, needed_by: str = "") -> Source:
     _check_image(config.image, source)
     source = replace(source, others=tuple(others))
     return _with_autoencoder(source, locate(config.vae)) if config.vae else source
+
+
+def _base_of_adapter(source: Source) -> str:
+    """Return the name of the model a motion adapter was trained with: Stable Diffusion 1.5 unless its folder says."""
+    return base_of(source.path) or "sd15"
 
 
 def _with_autoencoder(source: Source, autoencoder: Source) -> Source:
@@ -202,7 +208,7 @@ def _checked(name: str, path: Path, entry: Entry | None) -> Source:
         return Source(name=name, path=path, family=family, licence=licence, revision=revision, entry=entry, base=base)
     try:
         family = family_of(path)
-        folder = None if family in PARTS_OF_PRIORS else check_folder(path)
+        folder = None if family in (*PARTS_OF_PRIORS, "toy_clips") else check_folder(path)
     except AssetError as error:
         if entry is None or entry.bundled:
             raise
@@ -261,8 +267,9 @@ def _no_model(folder: Path) -> str:
 
 def _entry_of(path: Path) -> Entry | None:
     """Return the catalog's entry of a folder inside the hub's cache or written by `fetch --to`, else None."""
-    if path.resolve() == shipped("assets", "priors", "toybox").resolve():
-        return find_entry("toybox")
+    for name in ("toybox", "toybox-clips"):
+        if path.resolve() == shipped("assets", "priors", name).resolve():
+            return find_entry(name)
     found = re.search(r"models--([^/\\]+)", str(path))
     hub = found.group(1).replace("--", "/", 1) if found else str(_read_source(path).get("hub", ""))
     return find_entry(hub) if hub else None

@@ -25,6 +25,9 @@ CACHE_VARIABLE = "SDS3D_TEXT_CACHE"
 SMALL_ENCODER_BYTES = 64_000_000
 """Encoders below this weight are quicker to run than worth remembering (the bundled one weighs 2 MB)."""
 
+REMEMBERED = 128
+"""Embeddings kept in memory, unless more are asked for at once: a prior that serves many prompts shall not grow."""
+
 Encode = Callable[[Sequence[str]], Tensor]
 
 
@@ -97,7 +100,17 @@ class TextStore:
             for text, embedding in zip(unknown, made, strict=True):
                 self._memory[text] = embedding.to(self.device, self.dtype, copy=True)
                 self._write(text)
-        return torch.stack([self._memory[text] for text in texts])
+        answer = torch.stack([self._memory[text] for text in texts])
+        if unknown:
+            self._forget_others(texts)
+        return answer
+
+    def _forget_others(self, texts: Sequence[str]) -> None:
+        """Make room in memory: of the texts not asked for just now, those known longest go first."""
+        asked = set(texts)
+        others = [text for text in self._memory if text not in asked]
+        for text in others[: max(0, len(self._memory) - REMEMBERED)]:
+            del self._memory[text]
 
     def knows(self, texts: Sequence[str]) -> bool:
         """Return whether `get` would answer without encoding, so that no encoder need be loaded."""

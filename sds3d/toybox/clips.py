@@ -38,6 +38,9 @@ class ClipConfig:
         pairs: "train" (never a held-out pair of noun and colour), "held-out" (only those) or "all".
         motions: names of the motions to show; empty: all. Nouns that none of them suits are left out.
         still_share: clips, as a share in [0, 1], in which nothing moves: their caption names no motion.
+        from_rest: whether motions begin in the rest pose and go to the same side whatever the camera sees, so that
+            clips of one object from several views agree; else phase and side are drawn, and the arm that waves is
+            the one towards the camera.
 
     Raises: ConfigError for fewer than one clip, fewer than two frames, unknown words and shares outside [0, 1].
     """
@@ -49,6 +52,7 @@ class ClipConfig:
     pairs: str = "train"
     motions: tuple[str, ...] = ()
     still_share: float = 0.1
+    from_rest: bool = False
 
     def __post_init__(self) -> None:
         frame_times(self.frames)  # refuses clips of one frame
@@ -83,9 +87,9 @@ def draw_clip(index: int, config: ClipConfig, rng: np.random.Generator) -> ClipD
     noun, motion = allowed[index % len(allowed)]
     colors = [c for c in COLORS if config.pairs == "all" or is_held_out(noun, c) == (config.pairs == "held-out")]
     what = Description(noun=noun, color=colors[rng.integers(len(colors))])
-    return ClipDescription(
-        what=what, motion="" if rng.random() < config.still_share else motion, manner=draw_manner(rng)
-    )
+    motion = "" if rng.random() < config.still_share else motion
+    manner = draw_manner(rng)
+    return ClipDescription(what=what, motion=motion, manner=Manner(size=manner.size) if config.from_rest else manner)
 
 
 def towards_camera(clip: ClipDescription, azimuth_deg: float) -> ClipDescription:
@@ -150,7 +154,7 @@ def _make_shard(task: tuple[Path, ClipConfig, int, int]) -> Path:
     for k in range(count):
         rng = np.random.default_rng([config.seed, first + k])
         clip, view = draw_clip(first + k, config, rng), draw_orbit(1, rng)[0]
-        clip = towards_camera(clip, float(view[0]))
+        clip = clip if config.from_rest else towards_camera(clip, float(view[0]))
         images[k] = render_clip(clip, view, config.frames, config.size, rng)
         records[k] = _record(clip, view)
     temporary = path.with_suffix(".tmp.npz")
@@ -184,7 +188,7 @@ def describe_clip(record: np.void) -> ClipDescription:
 
 def _stem(config: ClipConfig) -> str:
     motions = "-".join(sorted(config.motions)) or "all"
-    still = f"{100 * config.still_share:g}"
+    still = f"{100 * config.still_share:g}{'-rest' * config.from_rest}"
     return f"clips-{config.pairs}-seed{config.seed}-{config.frames}x{config.size}px-{motions}-still{still}"
 
 

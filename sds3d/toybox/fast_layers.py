@@ -50,9 +50,10 @@ class _StripConvolution(torch.autograd.Function):
         packed = _pack(upstream[0].contiguous())
         # The zero columns get no upstream gradient, so the sums over them add nothing to the weight gradient.
         image_grad, weight_grad, bias_grad = torch.ops.aten.convolution_backward(
-            packed, strips, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, True]
+            packed, strips, weight, [weight.shape[0]], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, ctx.needs_input_grad
         )
-        return _unpack(image_grad, ctx.batch, ctx.width), weight_grad, bias_grad
+        images_grad = None if image_grad is None else _unpack(image_grad, ctx.batch, ctx.width)
+        return images_grad, weight_grad, bias_grad
 
 
 class StripConv2d(nn.Conv2d):

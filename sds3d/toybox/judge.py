@@ -1,6 +1,7 @@
 """The judge: a small classifier that names the noun, the colour and the azimuth of a 64 px render.
 
 It is a closed-set judge and lenient on blobs: report it beside the silhouette test (`sds3d.metrics.silhouette`), never alone.
+There are two: `SHADED` looks at rendered surfaces, `DRAWN` at strokes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from sds3d.toybox.palette import ASYMMETRIC, COLORS, NOUNS
 
 AZIMUTH_BINS = 16
 WIDTHS = (32, 64, 96, 128)
+SHADED, DRAWN = "judge", "drawings"
+"""Names of the judges, and of their files in the folder of judges."""
+NO_COLOUR = -1
+"""The colour in the record of a picture that shows none: a drawing in black ink."""
 
 
 def default_judge() -> Path:
@@ -95,11 +100,22 @@ def augment(images: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def train_judge(
-    images: NDArray[np.uint8], records: NDArray[np.void], folder: Path, config: LoopConfig, seed: int, batch: int = 64
+    images: NDArray[np.uint8],
+    records: NDArray[np.void],
+    folder: Path,
+    config: LoopConfig,
+    seed: int,
+    batch: int = 64,
+    start: Judge | None = None,
 ) -> Judge:
-    """Return a judge trained on renders; resumes from `folder`."""
+    """Return a judge trained on renders, from scratch or from a copy of `start`; resumes from `folder`.
+
+    Pictures whose record says `NO_COLOUR` teach nothing about colours.
+    """
     torch.manual_seed(seed)
     judge = Judge().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if start is not None:
+        judge.load_state_dict(start.state_dict())
     loop = Loop("judge", folder, nn.ModuleDict({"judge": judge}), config)
     loop.load()
 
@@ -116,7 +132,7 @@ def train_judge(
         azimuth_loss = entropy(azimuth.float(), torch.from_numpy(bins), reduction="none")
         return (
             entropy(noun.float(), torch.from_numpy(words["noun"].astype(np.int64)))
-            + entropy(color.float(), torch.from_numpy(words["color"].astype(np.int64)))
+            + entropy(color.float(), torch.from_numpy(words["color"].astype(np.int64)), ignore_index=NO_COLOUR)
             + (azimuth_loss * turned).mean()
         )
 
@@ -135,27 +151,27 @@ def evaluate_judge(judge: Judge, images: NDArray[np.uint8], records: NDArray[np.
     error = azimuth_error(verdict["azimuth_deg"], torch.from_numpy(records["azimuth"].copy()))[turned]
     return {
         "noun": float((verdict["noun"].numpy() == records["noun"]).mean()),
-        "color": float((verdict["color"].numpy() == records["color"]).mean()),
+        "color": float((verdict["color"].numpy() == records["color"])[records["color"] != NO_COLOUR].mean()),
         "azimuth_within_45": float((error <= 45).float().mean()),
         "azimuth_median_error_deg": float(error.median()),
     }
 
 
-def save_judge(judge: Judge, folder: Path, report: dict[str, Any]) -> None:
-    """Write judge.safetensors (float16) and judge.json (the scores) to `folder`."""
+def save_judge(judge: Judge, folder: Path, report: dict[str, Any], name: str = SHADED) -> None:
+    """Write `name`.safetensors (float16) and `name`.json (the scores) to `folder`."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
-    save_file(state, folder / "judge.safetensors")
-    (folder / "judge.json").write_text(json.dumps(report, indent=2) + "\n")
+    save_file(state, folder / f"{name}.safetensors")
+    (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
-def load_judge(folder: Path | None = None) -> Judge:
-    """Return the judge in `folder` (default: the one that ships), on CPU, in evaluation mode."""
+def load_judge(folder: Path | None = None, name: str = SHADED) -> Judge:
+    """Return the judge `name` in `folder` (default: where the judges are that ship), on CPU, in evaluation mode."""
     from safetensors.torch import load_file
 
-    path = (folder or default_judge()) / "judge.safetensors"
+    path = (folder or default_judge()) / f"{name}.safetensors"
     if not path.is_file():
         raise AssetError(
             f"The judge is missing: {path} does not exist. Restore assets/judge from the repository.", path

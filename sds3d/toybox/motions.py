@@ -18,11 +18,19 @@ from sds3d.toybox.posing import Array, Manner, Posing
 from sds3d.toybox.shape import RADIUS, ToyMesh, rotation
 
 WHOLE_TURN = 2.0 * np.pi
+LIFT_TIME = 0.2
+"""Share of a clip in which a waving arm goes up, and comes down again."""
 
 
 def _wave_cycle(time: float, manner: Manner, cycles: float = 1.0) -> float:
     """Return a sine of time with the manner's size and phase."""
     return manner.size * float(np.sin(WHOLE_TURN * (cycles * time + manner.phase)))
+
+
+def _smooth(share: float) -> float:
+    """Return 0 to 1 for 0 to 1, level at both ends, and 1 beyond."""
+    share = min(share, 1.0)
+    return share * share * (3.0 - 2.0 * share)
 
 
 def spin(posing: Posing, time: float, manner: Manner) -> None:
@@ -40,8 +48,9 @@ def hop(posing: Posing, time: float, manner: Manner) -> None:
 
 
 def wave(posing: Posing, time: float, manner: Manner) -> None:
-    """One arm is up beside the head and swings to and fro, two waves a clip; the head leans along a little."""
+    """One arm goes up beside the head, swings to and fro, two waves a clip, and comes down again at the end."""
     side = manner.side
+    lifted = _smooth(min(time, 1.0 - time) / LIFT_TIME)
     arm = posing.faces("arm", "hand", y=side)
     if "shoulder" in posing.rest.part_names:  # hanging arms (robot): up from the shoulder first
         low, high = posing.box(posing.faces("shoulder", y=side))
@@ -52,7 +61,7 @@ def wave(posing: Posing, time: float, manner: Manner) -> None:
         low, high = np.array([low[0], inner, low[2]]), np.array([high[0], inner, (low + high)[2] / 2])
         raised = 12.0
     swing = 26.0 * _wave_cycle(time, manner, 2.0)
-    posing.turn(arm, rotation("x", side * (raised + swing)), (low + high) / 2)
+    posing.turn(arm, rotation("x", side * lifted * (raised + swing)), (low + high) / 2)
 
 
 def walk(posing: Posing, time: float, manner: Manner) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ def _apply_merges(pieces: list[str], ranks: dict[tuple[str, str], int]) -> list[
         pieces = [*pieces[:at], pieces[at] + pieces[at + 1], *pieces[at + 2 :]]
 
 
-def write_tokenizer(folder: Path) -> int:
+def write_tokenizer(folder: Path, further: Sequence[str] = ()) -> int:
     """Write vocab.json, merges.txt and the CLIP tokenizer's files to `folder`; return the vocabulary size.
+
+    further: words beyond `captions.vocabulary`; they take the numbers behind its words, which keep theirs.
 
     Unknown words fall to bytes. Each word first takes the merges that earlier words brought (as BPE will), then adds
     the ones that join what is left, so no earlier word changes.
@@ -47,7 +50,7 @@ def write_tokenizer(folder: Path) -> int:
     alphabet = _byte_alphabet()
     tokens = alphabet + [c + "</w>" for c in alphabet]
     ranks: dict[tuple[str, str], int] = {}
-    for word in vocabulary():
+    for word in [*vocabulary(), *(word for word in further if word not in vocabulary())]:
         pieces = _apply_merges([*word[:-1], word[-1] + "</w>"] if word.isalpha() else [], ranks)
         while len(pieces) > 1:
             ranks[pieces[0], pieces[1]] = len(ranks)

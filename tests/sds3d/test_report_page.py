@@ -100,6 +100,21 @@ def test_everything_of_the_run_is_on_the_page(run: RunFolder) -> None:
     assert all(image["alt"] for image in page.all("img"))
 
 
+def test_a_sketch_is_shown_by_its_own_page(run: RunFolder) -> None:
+    own = '<!doctype html><canvas id="picture"></canvas><script>if (1 < 2 && "a") {}</script>'
+    (run.export / "sketch.html").write_text(own)
+    page = Page(write_report_page(run).read_text(encoding="utf-8"))
+    (frame,) = page.all("iframe")
+    assert frame["srcdoc"] == own and frame["sandbox"] == "allow-scripts"
+    assert not page.all("canvas")  # no second viewer for the tubes
+
+
+def test_a_mesh_without_normals_gets_no_viewer(run: RunFolder) -> None:
+    file = run.export / "mesh.glb"
+    file.write_bytes(file.read_bytes().replace(b'"NORMAL"', b'"_ORMAL"'))
+    assert not Page(write_report_page(run).read_text(encoding="utf-8")).all("canvas")
+
+
 def test_numbers_of_stages_are_rows_and_their_losses_a_curve(run: RunFolder) -> None:
     page = Page(write_report_page(run).read_text(encoding="utf-8"))
     assert "stages / coarse / final" in page.text and "loss 20 · learning rate 0.01" in page.text

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sds3d.config.recipe import SPLAT_FORMATS
+from sds3d.config.export import SPLAT_FORMATS, fitting
 from sds3d.export import FORMATS
 from sds3d.export.splat_files import read_splats
 from systems import assets
@@ -27,8 +27,9 @@ def test_every_format_is_written_and_mesh_and_film_are_made_once(
     for name in ("export_mesh", "turn_of"):
         real = getattr(assets, name)
         monkeypatch.setattr(assets, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
-    files = assets.write_assets(renderer, recipe, run, tuple(FORMATS))
-    assert [file.name for file in files] == [entry.file_name for entry in FORMATS.values()]
+    formats = fitting("gaussians")
+    files = assets.write_assets(renderer, recipe, run, formats)
+    assert [file.name for file in files] == [FORMATS[name].file_name for name in formats]
     assert sorted(calls) == ["export_mesh", "turn_of"]
     for name in SPLAT_FORMATS:
         splats = read_splats(run.export / FORMATS[name].file_name)

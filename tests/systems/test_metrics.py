@@ -66,7 +66,7 @@ def fixed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FixedJudge:
     (tmp_path / "judge.safetensors").touch()
     fixed = FixedJudge()
     monkeypatch.setattr(judge, "default_judge", lambda: tmp_path)
-    monkeypatch.setattr(judge, "load_judge", lambda: fixed)
+    monkeypatch.setattr(judge, "load_judge", lambda **_: fixed)
     return fixed
 
 

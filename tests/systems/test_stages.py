@@ -90,7 +90,7 @@ def test_a_break_in_any_stage_changes_nothing(
     whole, broken = make_run(two, "whole"), make_run(two, "broken")
     text_to_3d.generate(two, whole, console=quiet)
     with monkeypatch.context() as patch:
-        patch.setattr("systems.session.train", lambda *a, **k: train(*a, **k, watchers=(StopAt(*place),)))
+        patch.setattr("systems.session.train", lambda *a, **k: train(*a, **{**k, "watchers": (StopAt(*place),)}))
         outcome = text_to_3d.generate(two, broken, console=quiet)
     assert outcome.interrupted or place == (0, 4), "the end of a stage is no interruption"
     text_to_3d.resume(broken, console=quiet)

@@ -21,6 +21,7 @@ from sds3d.export import glb
 from sds3d.export.atomic import write_bytes
 from sds3d.export.axes import to_gltf_axes
 from sds3d.export.mesh import encode_glb
+from sds3d.export.moving import keys
 from sds3d.export.sketch.gltf import morph_targets
 from sds3d.export.sketch.sketch import Motion, rotation_of
 from sds3d.meshing.mesh import Mesh, split_at_seams
@@ -72,7 +73,7 @@ def encode(mesh: Mesh, motion: Motion) -> bytes:
         {"name": "mesh", "mesh": 0, "translation": (-centre).tolist()},
     ]  # fmt: skip
     tracks = {"scale": (0, scale), "rotation": (0, turn), "translation": (0, place)}
-    tracks = {path: track for path, track in tracks.items() if np.ptp(track[1], axis=0).max() > 1e-9}
+    tracks = {path: track for path, track in tracks.items() if keys.changes(track[1])}
     if weights is not None:
         tracks["weights"] = (1, weights)
     if tracks:
@@ -86,12 +87,9 @@ def node_keys(motion: Motion) -> tuple[Values, Values, Values, Values]:
     The node's child is moved by minus the centre, so that a viewer turns the object about it between frames too.
     """
     axes = np.array(WORLD_TO_GLTF, np.float64)
-    scale = np.repeat(motion.similarity[:, :1], 3, axis=1)
-    wxyz = motion.similarity[:, 1:5] / np.linalg.norm(motion.similarity[:, 1:5], axis=1, keepdims=True)
-    turn = np.concatenate([wxyz[:, 1:] @ axes.T, wxyz[:, :1]], axis=1)
-    for frame in range(1, len(turn)):  # the shorter way from key to key
-        turn[frame] *= 1.0 if turn[frame] @ turn[frame - 1] >= 0.0 else -1.0
-    return scale, turn, (motion.centre + motion.similarity[:, 5:]) @ axes.T, axes @ motion.centre
+    turn = keys.turn_keys(motion)
+    turn = np.concatenate([turn[:, :3] @ axes.T, turn[:, 3:]], axis=1)
+    return keys.scale_keys(motion), turn, (motion.centre + motion.similarity[:, 5:]) @ axes.T, axes @ motion.centre
 
 
 def positions_at(mesh: Mesh, motion: Motion, frame: int) -> Values:
@@ -164,11 +162,10 @@ def _add_animation(more: _Appended, motion: Motion, tracks: dict[str, tuple[int,
     """Add linear samplers of every track; a loop ends with its first frame."""
     count = len(motion) + 1 if motion.is_loop else len(motion)
     clock = more.add(np.arange(count) / motion.fps, "SCALAR", None, has_bounds=True)
-    samplers, channels = [], []
-    for path, (node, keys) in tracks.items():
-        keys = np.concatenate([keys, keys[:1]]) if motion.is_loop else keys
-        values = keys.ravel() if path == "weights" else keys
-        output = more.add(values, "SCALAR" if path == "weights" else f"VEC{keys.shape[1]}", None)
-        samplers.append({"input": clock, "output": output, "interpolation": "LINEAR"})
-        channels.append({"sampler": len(samplers) - 1, "target": {"node": node, "path": path}})
-    more.tree["animations"] = [{"name": "motion", "samplers": samplers, "channels": channels}]
+    outputs = []
+    for path, (node, track) in tracks.items():
+        values = keys.closed(track, motion)
+        flat = path == "weights"
+        output = more.add(values.ravel() if flat else values, "SCALAR" if flat else f"VEC{values.shape[1]}", None)
+        outputs.append((node, path, output))
+    more.tree["animations"] = [keys.linear_animation(clock, outputs)]

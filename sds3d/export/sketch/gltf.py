@@ -16,6 +16,7 @@ from scipy.spatial.transform import Rotation
 from sds3d.conventions import WORLD_TO_GLTF
 from sds3d.export import atomic, glb
 from sds3d.export.axes import srgb_to_linear
+from sds3d.export.moving import keys
 from sds3d.export.sketch.sketch import Motion, Sketch, Values, rotation_of
 from sds3d.export.sketch.tubes import SAMPLES, frames, sampled, tube_faces, tube_vertices
 
@@ -112,9 +113,8 @@ def _file(sketch: Sketch, arrays: list[glb.Array], mesh: dict[str, Any], tracks:
     if sketch.prompt:
         extra["asset"] = {"version": "2.0", "generator": "sds3d", "extras": {"prompt": sketch.prompt}}
     if tracks:
-        samplers = [{"input": first, "output": first + 1 + k, "interpolation": "LINEAR"} for k in range(len(tracks))]
-        channels = [{"sampler": k, "target": {"node": 1, "path": path}} for k, (path, _) in enumerate(tracks)]
-        extra["animations"] = [{"name": "motion", "samplers": samplers, "channels": channels}]
+        outputs = [(1, path, first + 1 + k) for k, (path, _) in enumerate(tracks)]
+        extra["animations"] = [keys.linear_animation(first, outputs)]
     extra["bufferViews"] = _views(arrays, first)
     return glb.encode(arrays, mesh["primitives"][0], extra)
 
@@ -131,11 +131,7 @@ def _views(arrays: list[glb.Array], first_track: int) -> list[dict[str, int]]:
 
 def _node(motion: Motion) -> tuple[Values, Values, Values]:
     """Return scale [F, 3], rotation xyzw [F, 4] and translation [F, 3] of a node that does what the similarity does."""
-    scale = np.repeat(motion.similarity[:, :1], 3, axis=1)
-    quats = motion.similarity[:, [2, 3, 4, 1]]
-    quats = quats / np.linalg.norm(quats, axis=1, keepdims=True)
-    for frame in range(1, len(quats)):  # the shorter way from key to key
-        quats[frame] *= 1.0 if quats[frame] @ quats[frame - 1] >= 0 else -1.0
+    scale, quats = keys.scale_keys(motion), keys.turn_keys(motion)
     turned = np.stack([rotation_of(row) @ motion.centre for row in motion.similarity[:, 1:5]])
     return scale, quats, motion.centre + motion.similarity[:, 5:] - scale * turned
 
@@ -144,12 +140,9 @@ def _tracks(motion: Motion, morph: Values | None) -> list[tuple[str, Values]]:
     """Return (path, keys) of what changes; a loop ends with its first frame."""
     scale, quats, shift = _node(motion)
     found = [("scale", scale), ("rotation", quats), ("translation", shift)]
-    found = [(path, keys) for path, keys in found if np.ptp(keys, axis=0).max() > 1e-9]
-    if motion.is_loop:
-        found = [(path, np.concatenate([keys, keys[:1]])) for path, keys in found]
+    found = [(path, keys.closed(track, motion)) for path, track in found if keys.changes(track)]
     if morph is not None:
-        keys = np.concatenate([morph, morph[:1]]) if motion.is_loop else morph
-        found.append(("weights", keys.reshape(-1, 1)))
+        found.append(("weights", keys.closed(morph, motion).reshape(-1, 1)))
     return found
 
 

@@ -113,6 +113,6 @@ if (sketch.frames > 1) {
   slider.addEventListener("input", () => { playing = false; button.textContent = "Play"; frame = Math.min(+slider.value, sketch.frames - 0.001); draw(); });
   button.textContent = playing ? "Pause" : "Play";
 } else { button.hidden = slider.hidden = true; }
-window.addEventListener("resize", draw);
+new ResizeObserver(draw).observe(canvas);  // also where the page is part of another, whose layout comes later
 draw();
 requestAnimationFrame(now => { before = now; tick(now); });

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sds3d.cameras import Cameras
 from sds3d.errors import ConfigError, ShapeError
 from sds3d.priors.base import Query
 
@@ -84,6 +85,7 @@ class VideoPrior(ABC):
         device: where its tensors live; inputs must live there too.
         hears_text: False for priors that only animate a picture; their text says "condition" or "no condition".
         needs_first_frame: whether `Query.control` must be there.
+        has_camera: whether it listens to camera features, one camera a clip.
         null_text: the text that means "unprompted".
     """
 
@@ -95,6 +97,7 @@ class VideoPrior(ABC):
     device: torch.device
     hears_text: bool = True
     needs_first_frame: bool = False
+    has_camera: bool = False
     null_text: str = ""
 
     @abstractmethod
@@ -116,6 +119,10 @@ class VideoPrior(ABC):
     @abstractmethod
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the noise prediction (epsilon form, float32, no graph) of each query, in one batched network call."""
+
+    def camera_features(self, cameras: Cameras) -> Tensor | None:
+        """Return [B, D] features of one camera a clip, for `Query.camera`; None if the prior does not listen to them."""
+        return None
 
     def free_text_encoders(self) -> None:  # noqa: B027  (there may be none)
         """Forget the text encoders, not the embeddings; a new text loads them again."""

@@ -36,7 +36,10 @@ class ClipCodec:
     def space_stride(self) -> int:
         """Pixels a latent pixel stands for."""
         known = vars(self.autoencoder).get("spatial_compression_ratio")
-        return int(known or 2 ** (len(self.autoencoder.config["block_out_channels"]) - 1))
+        if known:
+            return int(known)
+        config = self.autoencoder.config
+        return int(2 ** (len(config.get("block_out_channels") or config["encoder_block_out_channels"]) - 1))
 
     def encode(self, images: Tensor) -> Tensor:
         """Return z0 [B, C, f, h, w] float32 of `images` [B, 3, F, H, W] in [-1, 1], differentiably."""
@@ -61,7 +64,8 @@ class ClipCodec:
 
     def _mean(self, samples: Tensor) -> Tensor:
         with no_autocast(self.device):
-            means: Tensor = self.autoencoder.encode(samples).latent_dist.mode()
+            found = self.autoencoder.encode(samples)
+        means: Tensor = found.latents if hasattr(found, "latents") else found.latent_dist.mode()
         return means
 
     @property

@@ -59,8 +59,7 @@ class DiffusersVideoPrior(VideoPrior):
         self.name, self.device, self.dtype = str(folder.path.name), opened.device, opened.dtype
         self.folder, self.settings, self.network, self.words = folder, settings, network, words
         self._gates: dict[tuple[bool, ...], Tensor] = {}
-        is_causal = self.family.autoencoder not in ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
-        self.codec = ClipCodec(autoencoder, is_causal, self.device, settings.chunk)
+        self.codec = ClipCodec(autoencoder, self.family.is_causal, self.device, settings.chunk)
         self.frame_rule = self.rule()
         self.frames = self.frame_rule.check(settings.frames or self.native_frames(), self.name)
         self.size = self._checked_size(settings.size or self.native_size())
@@ -106,7 +105,7 @@ class DiffusersVideoPrior(VideoPrior):
         )
         check_family(opened.folder, cls.family)
         network = cls.denoiser(opened)
-        return cls(opened, network, load_autoencoder(opened, cls.family), read_words(opened, cls.family))
+        return cls(opened, network, load_autoencoder(opened, cls.family), cls.reader(opened))
 
     # ---- what families decide
 
@@ -123,6 +122,11 @@ class DiffusersVideoPrior(VideoPrior):
         return load_denoiser(opened, cls.family.part, cls.family.networks[0])
 
     @classmethod
+    def reader(cls, opened: Opened) -> Words | None:
+        """Return what reads texts, or None for a model without text."""
+        return read_words(opened, cls.family)
+
+    @classmethod
     def scheduler(cls, opened: Opened) -> dict[str, Any]:
         """Return the scheduler's configuration, from which noise levels are read."""
         return opened.folder.configs["scheduler"]
@@ -134,10 +138,12 @@ class DiffusersVideoPrior(VideoPrior):
 
     def native_frames(self) -> int:
         """Return how many frames the model was made for."""
-        return self.family.frames
+        return min(self.family.frames, self.frame_rule.most or self.family.frames)
 
     def native_size(self) -> tuple[int, int]:
-        """Return (height, width) the model was made for."""
+        """Return (height, width) the model was made for; the folder's own word counts more than the family's."""
+        if (own := self.folder.metadata.image_size) is not None:
+            return own, own
         if self.family.size is not None:
             return self.family.size
         side = int(self.network.config["sample_size"]) * self.codec.space_stride
@@ -152,7 +158,10 @@ class DiffusersVideoPrior(VideoPrior):
         return False
 
     def picture_conditions(self, queries: Sequence[Query]) -> Any:
-        """Return what the network is told about first frames, for all queries together: clean latents, or None."""
+        """Return what the network is told besides words, for all queries together: clean latents of first frames, or None.
+
+        Subclasses add cameras and the like.
+        """
         return each_picture(queries, lambda first: (self.first_latents(first),)) if self.starts_given else None
 
     def first_latents(self, first: Tensor) -> Tensor:
@@ -249,8 +258,8 @@ def load_autoencoder(opened: Opened, family: Family) -> Network:
     """Return the family's autoencoder, frozen and on its device."""
     import diffusers
 
-    kind: Callable[..., Any] = getattr(diffusers, family.autoencoder)
     folder = opened.folder
+    kind: Callable[..., Any] = getattr(diffusers, folder.configs["vae"]["_class_name"])
     network = load_network(kind, folder.path / "vae", opened.vae_dtype, folder.variants["vae"])
     return set_up_autoencoder(network, opened.device, opened.switches)
 
@@ -267,7 +276,7 @@ def read_words(opened: Opened, family: Family) -> Words | None:
 
 def check_family(folder: PriorFolder, family: Family) -> None:
     """Raise AssetError if the folder does not hold a model of this family."""
-    for part, allowed in ((family.part, family.networks), ("vae", (family.autoencoder,))):
+    for part, allowed in ((family.part, family.networks), ("vae", family.autoencoders)):
         name = folder.configs.get(part, {}).get("_class_name")
         if name not in allowed:
             raise AssetError(

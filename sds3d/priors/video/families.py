@@ -14,7 +14,7 @@ class Family:
         title: how messages call it.
         part: sub-folder of the network.
         networks: diffusers' classes of the network.
-        autoencoder: diffusers' class of the autoencoder.
+        autoencoder: diffusers' class of the autoencoder; one of pictures may also be a tiny one, see `autoencoders`.
         words: how text is read: a row of `sds3d.priors.video.words.READINGS`, "clip", or None for no text.
         output: what the network predicts; None: what the scheduler's configuration says.
         noise: kind of noise levels: "betas" (variance preserving), "flow", or "edm" (log-spaced, variance exploding).
@@ -32,6 +32,16 @@ class Family:
     frames: int
     size: tuple[int, int] | None
     fps: float
+
+    @property
+    def autoencoders(self) -> tuple[str, ...]:
+        """Classes the autoencoder may have: AutoencoderTiny stands in for that of Stable Diffusion."""
+        return (self.autoencoder, *(("AutoencoderTiny",) if self.autoencoder == "AutoencoderKL" else ()))
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the autoencoder looks at whole clips, not at single pictures."""
+        return self.autoencoder not in ("AutoencoderKL", "AutoencoderKLTemporalDecoder")
 
 
 UNET3D = Family(

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from sds3d.cameras import Cameras
 from sds3d.errors import ConfigError, ShapeError
 from sds3d.priors.base import Prior, Query
 from sds3d.priors.video.base import VideoPrior
@@ -49,13 +50,11 @@ class FoldedPrior(Prior):
         gradient_filter: applied to the gradient in latents [B, C, f, h, w] on its way back, or None.
     """
 
-    has_camera = False
-
     def __init__(self, video: VideoPrior, frames: int):
         self.video, self.frames = video, video.frame_rule.check(frames, video.name)
         self.latent_frames = video.latent_frames(frames)
         self.device, self.num_timesteps, self.image_size = video.device, video.num_timesteps, video.size[0]
-        self.null_text = video.null_text
+        self.null_text, self.has_camera = video.null_text, video.has_camera
         self.first_frames: Tensor | None = None
         self.gradient_filter: Filter | None = None
 
@@ -78,6 +77,10 @@ class FoldedPrior(Prior):
     def text(self, texts: Sequence[str]) -> Tensor:
         """Return [n, rows, dim] embeddings."""
         return self.video.text(texts)
+
+    def camera_features(self, cameras: Cameras) -> Tensor | None:
+        """Return [B, D] features of one camera a clip, or None if the video prior does not listen to cameras."""
+        return self.video.camera_features(cameras)
 
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the noise prediction [B, C, f h, w] of each query, in one call of the video network."""

@@ -135,8 +135,23 @@ def test_the_last_round_drops_what_stayed_dead_but_not_everything():
     render = sketch(turntable(1, 16), WHITE)
     render.alpha.sum().backward()
     numbers = sketch.after_step(0, None, render)
-    assert numbers["strokes_redrawn"] == 0.0 and numbers["strokes_dropped"] == 2.0
+    assert numbers == {"strokes_dead": 3.0, "strokes_merged": 0.0, "strokes_dropped": 2.0}
     assert int(sketch.alive.sum()) == 1 and len(sketch.to_sketch()) == 1
+
+
+def test_the_last_round_draws_nothing_anew_and_drops_doubles_too():
+    config = SketchConfig(count=4, control={"every": 1, "start": 0, "stop": 1, "min_gradient": 0})
+    sketch = sketch_renderer(config, seeded(), steps=1)
+    with torch.no_grad():
+        sketch.opacities[0] = -8.0
+        sketch.points[2] = sketch.points[1]
+    before = sketch.points.detach().clone()
+    render = sketch(turntable(1, 16), WHITE)
+    render.alpha.sum().backward()
+    numbers = sketch.after_step(0, None, render)
+    assert numbers == {"strokes_dead": 2.0, "strokes_merged": 1.0, "strokes_dropped": 2.0}
+    assert sketch.alive.tolist() == [False, True, False, True]
+    assert torch.equal(sketch.points, before)
 
 
 def test_regularisers_have_their_closed_forms():

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sds3d.config.recipe import ExportFormat
+from sds3d.config.export import ExportFormat
 from sds3d.errors import AssetError, ConfigError, ShapeError
 from sds3d.export import FORMATS
 from sds3d.export.images import to_bytes, write_png

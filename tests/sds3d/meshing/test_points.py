@@ -14,7 +14,7 @@ from sds3d.conventions import WORLD_TO_GLTF
 from sds3d.errors import AssetError
 from sds3d.export.mesh import write_mesh
 from sds3d.meshing.mesh import Mesh
-from sds3d.meshing.points import read_points
+from sds3d.meshing.points import points_on, read_points
 
 CORNERS = np.array([[0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 0, 3.0]])
 TETRAHEDRON = Mesh(CORNERS, np.array([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]]), np.eye(4)[:, :3] * 0.8)
@@ -104,6 +104,13 @@ def test_point_clouds_come_whole_or_as_a_choice(tmp_path: Path) -> None:
     assert len(some) == 10 and {tuple(p) for p in some.positions} <= {tuple(p) for p in whole.positions}
     trimesh.PointCloud(places).export(tmp_path / "d.ply")
     np.testing.assert_allclose(read_points(tmp_path / "d.ply", 99).colors, 0.5)
+
+
+def test_points_on_a_mesh_have_its_colours() -> None:
+    points = points_on(TETRAHEDRON, 500, seed=3)
+    x, y, z = points.positions.T.astype(np.float64)
+    share = np.stack([1 - x - y / 2 - z / 3, x, y / 2, z / 3], axis=1)  # barycentric coordinates in the solid
+    np.testing.assert_allclose(points.colors, share @ TETRAHEDRON.colors, atol=0.01)
 
 
 @pytest.mark.parametrize(

@@ -213,6 +213,7 @@ def test_loaders_exist_and_take_what_the_table_says(family: str) -> None:
 
 
 def test_every_family_that_is_recognised_can_be_opened() -> None:
+    assert "toy_clips" in LOADERS
     assert {*PIPELINES.values(), "motion_adapter"} == set(LOADERS)
     assert set(NETWORKS.values()) == {"controlnet", "motion_adapter", "autoencoder"}
 

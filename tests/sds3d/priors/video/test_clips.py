@@ -163,6 +163,14 @@ def test_amplified_motion_keeps_the_mean_and_is_linear() -> None:
     torch.testing.assert_close(clip_filters.amplify_motion(still, 3.0), still)
 
 
+def test_what_is_disliked_in_the_first_frame_moves_nothing() -> None:
+    still = draw(2, 3, 1, 4, 4).expand(-1, -1, 5, -1, -1)
+    assert (clip_filters.relative_to_first(still) == 0).all()  # the same complaint in every frame
+    moving = draw(2, 3, 5, 4, 4, seed=1)
+    found = clip_filters.relative_to_first(moving + still)
+    assert torch.allclose(found, moving - moving[:, :, :1], atol=1e-6) and (found[:, :, 0] == 0).all()
+
+
 def test_smoothing_averages_neighbours_and_pins_zero_the_first() -> None:
     gradient = draw(1, 2, 4, 2, 2)
     smooth = clip_filters.smooth_frames(gradient, 3)
