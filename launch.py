@@ -15,13 +15,15 @@ from sds3d import citations, doctor, hardware, model_verbs, report
 from sds3d import run as runs
 from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
 from sds3d.config.explain import keys_of
-from sds3d.config.gaussians import FILE_ENDINGS
 from sds3d.config.load import capped, is_override
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
 from sds3d.guidance.requirements import check_recipe
 from sds3d.priors.source import Source
 from sds3d.report import PROGRAM
+from systems import evaluation_verb, ranks
+from systems.batching.verb import batch_command
+from systems.viewing import verb as viewing
 
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
 INTERRUPTED = 130
@@ -35,8 +37,6 @@ app = typer.Typer(
     help="3D generation by score distillation: a prompt goes in, a 3D asset that other programs can open comes out. "
     f'Try: {PROGRAM} generate "a red mug" --tiny',
 )
-app.command("fetch")(model_verbs.fetch_command)
-app.add_typer(model_verbs.prior_app, name="prior")
 
 RunArgument = Annotated[Path, typer.Argument(help="Folder of a run, as 'generate' printed it.", show_default=False)]
 
@@ -63,6 +63,8 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Same seed, same machine: same asset.", show_default=False)] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Stop after so many steps: a quick look.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
+    view: viewing.ViewOption = False,
+    port: viewing.PortOption = None,
 ) -> int:
     """Make a 3D asset from a prompt.
 
@@ -78,15 +80,21 @@ def generate(
     resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
     sources = _check(resolved)
     _check_start(resolved)
-    run = runs.plan(out, resolved.prompt.text, resolved.seed)
+    viewing.check_view(view, port)
+    run = ranks.own_folder() or runs.plan(out, resolved.prompt.text, resolved.seed)
     from systems.text_to_3d import generate as start
 
-    warning = report.unknown_words(resolved.prompt.text, sources[0])
+    warning = report.unknown_words(resolved.plan()[0][1].prompt.text, sources[0])
     if warning:
         typer.echo(warning, err=True)
     run.create(resolved, report.record(resolved, sources, [PROGRAM, *sys.argv[1:]], max_steps))
     typer.echo(report.first_line(resolved, run.path))
-    return _carry_out(run, lambda: start(resolved, run, max_steps=max_steps, console=console))
+
+    def work() -> Any:
+        with viewing.watching(view, run, resolved, port, console) as watchers:
+            return start(resolved, run, max_steps=max_steps, console=console, watchers=watchers)
+
+    return _carry_out(run, work)
 
 
 @app.command()
@@ -207,6 +215,14 @@ def cite(
         typer.echo(work.bibtex if bibtex else work.line)
 
 
+# The verbs that live elsewhere, listed after those above.
+app.command("batch")(batch_command)
+app.command("evaluate")(evaluation_verb.evaluate_command)
+app.command("view")(viewing.view_command)
+app.command("fetch")(model_verbs.fetch_command)
+app.add_typer(model_verbs.prior_app, name="prior")
+
+
 def _check(recipe: Recipe) -> list[Source]:
     """Check all that can be checked without importing torch; return the priors."""
     recipe.prompt.build()
@@ -219,16 +235,11 @@ def _check(recipe: Recipe) -> list[Source]:
 def _check_start(recipe: Recipe) -> None:
     """Read the file the run is to start from, if it is one, before anything slow is imported."""
     _, stage = recipe.plan()[0]  # later stages begin with the asset of the one before
-    config = stage.renderer
-    if not config.init.lower().endswith(FILE_ENDINGS):
-        return
-    from sds3d.export.start import check_start, read_start_mesh
+    from sds3d.export.first_look import check_start
 
-    if config.kind == "gaussians":
-        check_start(config.init, min(stage.cameras.distance), config.init_size)
-        return
-    _, repairs = read_start_mesh(config.init, config.init_size)
-    typer.echo(f"'{config.init}': {repairs.line}", err=True)
+    line = check_start(stage.renderer, min(stage.cameras.distance))
+    if line:
+        typer.echo(line, err=True)
 
 
 def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
@@ -243,7 +254,8 @@ def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
     from sds3d.report_page import write_report_page
 
     _list_files([*files, write_report_page(run)])
-    typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format ply,glb")
+    usual = ",".join(run.read_recipe().formats[:2])
+    typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format {usual}")
     return 0
 
 

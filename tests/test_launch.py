@@ -104,13 +104,25 @@ BAD = {
     "not a run": Bad(["export", "."], "is not a run folder: it has no recipe.yaml"),
     "unknown format": Bad(
         ["export", ".", "--format", "ply,spx"],
-        "--format 'spx' is unknown: allowed is ply, spz, splat, splat_glb, glb, obj, mesh_ply, stl, usdz, mp4, gif, png. "
+        "--format 'spx' is unknown: allowed is ply, spz, splat, splat_glb, glb, obj, mesh_ply, stl, usdz, json, svg, html, mp4, "
+        "gif, png. "
         "Did you mean 'spz'",
     ),
     "unknown start": Bad(["generate", "a mug", "renderer.init=bal"], "a start is 'ball', or a file that ends in .ply"),
     "missing start": Bad(
         ["generate", "a mug", "renderer.init=nowhere/mug.spz"],
         "A run cannot start from 'nowhere/mug.spz': there is no such file.",
+    ),
+    "files of strokes without strokes": Bad(
+        ["generate", "a mug", "export.formats=[svg]"],
+        "asks for svg, a file of strokes, but the asset is of kind 'gaussians'",
+    ),
+    "sketch without strokes": Bad(
+        ["generate", "a mug", "--recipe", "sketch", "--tiny", "renderer.count=0"], "renderer.count"
+    ),
+    "missing sketch": Bad(
+        ["generate", "a mug", "--recipe", "sketch", "--tiny", "renderer.init=nowhere/chair.json"],
+        "'nowhere/chair.json' cannot be read as a sketch",
     ),
     "render nothing": Bad(["render", "nowhere"], "There is no run 'nowhere'"),
     "cite nothing": Bad(["cite", "quikstart"], "Did you mean 'quickstart'"),
