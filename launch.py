@@ -18,10 +18,9 @@ from sds3d.config.explain import keys_of
 from sds3d.config.load import capped, is_override
 from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
-from sds3d.guidance.requirements import check_recipe
-from sds3d.priors.source import Source
+from sds3d.preflight import check, check_start
 from sds3d.report import PROGRAM
-from systems import evaluation_verb, ranks
+from systems import evaluation_verb, generator_verbs, ranks
 from systems.batching.verb import batch_command
 from systems.viewing import verb as viewing
 
@@ -65,12 +64,20 @@ def generate(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
     view: viewing.ViewOption = False,
     port: viewing.PortOption = None,
+    weights: generator_verbs.WeightsOption = None,
 ) -> int:
     """Make a 3D asset from a prompt.
 
     Without --recipe it uses Gaussian splats and the bundled prior, which needs no GPU, no network and no account.
     Every key of a recipe can be changed: '... recipes quickstart' lists them with their meaning.
     """
+    if weights is not None:
+        if overrides or overlay or tiny or view or max_steps or recipe != DEFAULT_RECIPE:
+            raise ConfigError(
+                "--weights makes the asset without optimisation: of the other options only --out, --seed and "
+                "--device go with it. Leave the rest out."
+            )
+        return generator_verbs.generate_with(prompt or "", weights, out=out, seed=seed or 0, device=device or "auto")
     overrides = list(overrides or [])
     if prompt is not None and is_override(prompt):  # generate --recipe outputs/.../recipe.yaml seed=3
         overrides, prompt = [prompt, *overrides], None
@@ -78,8 +85,8 @@ def generate(
     options = {key: value for key, value in given.items() if value[1] is not None}
     overlays = [*(overlay or []), *(["tiny"] if tiny else [])]
     resolved = capped(load_recipe(recipe, overlays, overrides, options), max_steps)
-    sources = _check(resolved)
-    _check_start(resolved)
+    sources = check(resolved)
+    _look_at_start(resolved)
     viewing.check_view(view, port)
     run = ranks.own_folder() or runs.plan(out, resolved.prompt.text, resolved.seed)
     from systems.text_to_3d import generate as start
@@ -107,9 +114,9 @@ def resume(run: RunArgument) -> int:
             f"--recipe {opened.recipe_file} training.steps=N"
         )
     recipe = opened.read_recipe()
-    _check(recipe)
+    check(recipe)
     if not opened.last_checkpoint.is_file():
-        _check_start(recipe)
+        _look_at_start(recipe)
     from systems.text_to_3d import resume as start
 
     typer.echo(report.first_line(recipe, opened.path))
@@ -219,26 +226,13 @@ def cite(
 app.command("batch")(batch_command)
 app.command("evaluate")(evaluation_verb.evaluate_command)
 app.command("view")(viewing.view_command)
+app.command("train")(generator_verbs.train)
 app.command("fetch")(model_verbs.fetch_command)
 app.add_typer(model_verbs.prior_app, name="prior")
 
 
-def _check(recipe: Recipe) -> list[Source]:
-    """Check all that can be checked without importing torch; return the priors."""
-    recipe.prompt.build()
-    hardware.check_device(recipe.device)
-    for _, stage in recipe.plan():
-        hardware.check_rasteriser(stage.renderer.backend, recipe.device)
-    return check_recipe(recipe)
-
-
-def _check_start(recipe: Recipe) -> None:
-    """Read the file the run is to start from, if it is one, before anything slow is imported."""
-    _, stage = recipe.plan()[0]  # later stages begin with the asset of the one before
-    from sds3d.export.first_look import check_start
-
-    line = check_start(stage.renderer, min(stage.cameras.distance))
-    if line:
+def _look_at_start(recipe: Recipe) -> None:
+    if line := check_start(recipe):
         typer.echo(line, err=True)
 
 

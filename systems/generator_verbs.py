@@ -35,8 +35,8 @@ def train(
     """Train a generator: afterwards a prompt becomes an asset in seconds. Resumable; with torchrun, on several cards.
 
     \b
-    sds3d train triplaneturbo-tiny --prompts prompts.txt --out outputs/generators/mine
-    sds3d generate "a blue lamp" --weights outputs/generators/mine/generator.safetensors
+    python launch.py train triplaneturbo-tiny --prompts prompts.txt --out outputs/mine
+    python launch.py generate "a blue lamp" --weights outputs/mine/generator.safetensors
     """
     if recipe == "list":
         for _, one in list_generator_recipes():

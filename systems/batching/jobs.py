@@ -6,11 +6,10 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sds3d import hardware
 from sds3d.config import DEFAULT_RECIPE, Recipe, load_recipe
 from sds3d.config.load import capped
 from sds3d.errors import Sds3dError
-from sds3d.guidance.requirements import check_recipe
+from sds3d.preflight import check
 from sds3d.run import slug
 from systems.batching.prompt_file import BadLine, Line, PromptLine
 
@@ -102,18 +101,8 @@ class Wishes:
         options = {key: value for key, value in given.items() if value[1] is not None}
         overrides = [*self.overrides, *line.overrides]
         recipe = capped(load_recipe(self.recipe, self.overlays, overrides, options), self.max_steps)
-        check(recipe, self.checks_device)
+        check(recipe, checks_device=self.checks_device)
         return recipe
-
-
-def check(recipe: Recipe, checks_device: bool = True) -> None:
-    """Check all that can be checked without importing torch. Raises: ConfigError, AssetError, BackendError."""
-    recipe.prompt.build()
-    if checks_device:
-        hardware.check_device(recipe.device)
-        for _, stage in recipe.plan():
-            hardware.check_rasteriser(stage.renderer.backend, recipe.device)
-    check_recipe(recipe)
 
 
 def content_key(recipe: Recipe) -> str:

@@ -1,0 +1,33 @@
+"""What can be checked before a run begins, without importing torch."""
+
+from __future__ import annotations
+
+from sds3d import hardware
+from sds3d.config import Recipe
+from sds3d.guidance.requirements import check_recipe
+from sds3d.priors.source import Source
+
+
+def check(recipe: Recipe, *, checks_device: bool = True) -> list[Source]:
+    """Return the priors of `recipe`, in order.
+
+    checks_device: False where another machine does the work, whose cards are not ours to judge.
+    Raises: ConfigError, AssetError, BackendError.
+    """
+    recipe.prompt.build()
+    if checks_device:
+        hardware.check_device(recipe.device)
+        for _, stage in recipe.plan():
+            hardware.check_rasteriser(stage.renderer.backend, recipe.device)
+    return check_recipe(recipe)
+
+
+def check_start(recipe: Recipe) -> str:
+    """Read the file the run is to start from, if it is one; return what there is to say about it, "" for nothing.
+
+    Raises: AssetError if it cannot be used.
+    """
+    from sds3d.export.first_look import check_start as look
+
+    _, stage = recipe.plan()[0]  # later stages begin with the asset of the one before
+    return look(stage.renderer, min(stage.cameras.distance)) or ""
