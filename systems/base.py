@@ -181,7 +181,7 @@ class DistillationSystem(LightningModule):
     def draw_views(self, generator: torch.Generator, size: int) -> tuple[Cameras, Tensor]:
         """Return the cameras of a step with `size` pixels, and the background [views, 3] behind each, drawn on the CPU."""
         cameras, background = self.recipe.cameras, self.recipe.background
-        groups = [guide.prior.group_views for guide in self.guides if isinstance(guide, Guidance)]
+        groups = [guide.prior.group_views for guide in self.guides if not isinstance(guide, ClipGuidance)]
         group = max(groups)  # views of one object have one background, too
         views = sample_orbit(
             cameras.views, size, generator, cameras.elevation_deg, cameras.distance, cameras.fov_deg, group

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sds3d.cameras import Cameras
 from sds3d.export.splats import Splats
 from systems.viewing.drawing import browser_splats, camera_of, curve
-from systems.viewing.server import address, open_server
+from systems.viewing.server import address, close_server, open_server
 from systems.viewing.words import escaped, table
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Page:
 
     def close(self) -> None:
         """End the server; the address is free again."""
-        self.server.stop()
+        close_server(self.server)
 
     # ---- building
 

@@ -72,6 +72,12 @@ def open_server(port: int | None, title: str) -> viser.ViserServer:
     return server
 
 
+def close_server(server: viser.ViserServer) -> None:
+    """End the server without a word; its address is free again."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        server.stop()
+
+
 def address(server: viser.ViserServer) -> str:
     """Return what to type into a browser."""
     return f"http://{HOST}:{server.get_port()}"

@@ -8,7 +8,7 @@ import pytest
 
 from sds3d.errors import BackendError, ConfigError
 from systems.viewing import server
-from systems.viewing.server import HOST, choose_port, is_free, open_server
+from systems.viewing.server import HOST, choose_port, close_server, is_free, open_server
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_this_machine_only_and_nothing_to_share(capsys: pytest.CaptureFixture[st
         assert re.findall(r"""(?:src|href)=["'](?:https?:)?//""", html) == []  # no tracker, no foreign fonts
         assert opened.request_share_url() is None
     finally:
-        opened.stop()
+        close_server(opened)
     assert is_free(port) and capsys.readouterr().out == ""
 
 
