@@ -78,7 +78,7 @@ def hull_points(
 
 def _smooth_normals(grid: np.ndarray, points: Tensor, resolution: int, half: float) -> Tensor:
     """Return the directions [N, 3] in which the blurred body falls off."""
-    slope = torch.from_numpy(np.stack(np.gradient(grid.astype(np.float32)), axis=0))  # [3, R, R, R] along x, y, z
+    slope = torch.from_numpy(np.stack(list(np.gradient(grid.astype(np.float32))), axis=0))  # [3, R, R, R] along x, y, z
     size = resolution + 2
     place = ((points + half) / (2.0 * half) * resolution + 1.0) / size * 2.0 - 1.0
     found = torch.nn.functional.grid_sample(slope[None], place.flip(-1)[None, None, None], align_corners=False)

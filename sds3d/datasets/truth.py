@@ -85,7 +85,7 @@ def render(
             mean, alpha = _splat(surfels.pixel, value, camera, supersample)
             planes.setdefault(name, []).append(mean)
         planes.setdefault("alpha", []).append(alpha)
-    stacked = {name: torch.stack(parts) for name, parts in planes.items()}
+    stacked: dict[str, Any] = {name: torch.stack(parts) for name, parts in planes.items()}
     images = {name[6:]: stacked.pop(name) for name in list(stacked) if name.startswith("light:")}
     stacked["normals"] = torch.nn.functional.normalize(stacked["normals"], dim=-1)
     return ViewSet(

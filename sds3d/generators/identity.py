@@ -34,7 +34,7 @@ def clean_estimate(network: Prior | ScoreNetwork, query: Query, alpha: Tensor, s
             "none. Use a latent diffusion model, or loss=distillation.",
             path="loss",
         )
-    kind = network.parametrisation
+    kind = network.parametrisation  # type: ignore[union-attr]
     asked = stack_queries([query]).z_t.float()
     return epsilon_to_clean(output_to_epsilon(output, asked, alpha, sigma, kind), asked, alpha, sigma)
 

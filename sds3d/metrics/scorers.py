@@ -97,7 +97,7 @@ class ClipScorer(Scorer):
         from transformers import CLIPModel, CLIPTokenizer
 
         try:
-            self.model: Any = CLIPModel.from_pretrained(place, local_files_only=True, use_safetensors=True)
+            model: Any = CLIPModel.from_pretrained(place, local_files_only=True, use_safetensors=True)
             self.tokenizer: Any = CLIPTokenizer.from_pretrained(place, local_files_only=True)
         except (OSError, ValueError, TypeError) as error:
             raise AssetError(
@@ -106,7 +106,7 @@ class ClipScorer(Scorer):
                 place,
             ) from error
         self.name, self.device = name, torch.device(device)
-        self.model.to(self.device).eval()
+        self.model = model.to(self.device).eval()
         self.size = int(self.model.config.vision_config.image_size)
 
     @torch.no_grad()

@@ -186,8 +186,10 @@ def write_adapter(
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    networks["adapter"].to(torch.float16).save_pretrained(temporary)
-    networks["text"].to(torch.float16).save_pretrained(temporary / "text_encoder")
+    folders: dict[str, Any] = {"adapter": temporary, "text": temporary / "text_encoder"}
+    for name, folder in folders.items():
+        network: Any = networks[name].to(torch.float16)
+        network.save_pretrained(folder)
     make_scheduler().save_pretrained(temporary / "scheduler")
     shutil.copytree(work / "tokenizer", temporary / "tokenizer")
     (temporary / "sds3d.json").write_text(json.dumps(metadata(config) | said, indent=2) + "\n")
