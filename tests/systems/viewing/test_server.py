@@ -70,6 +70,7 @@ def test_what_generate_checks_before_it_begins(monkeypatch: pytest.MonkeyPatch, 
     verb.check_view(False, None)
     with pytest.raises(ConfigError, match="--port 8080 is for the page of --view"):
         verb.check_view(False, 8080)
+    monkeypatch.setattr(verb, "missing_viser", lambda: "")
     with pytest.raises(ConfigError, match="is in use"):
         verb.check_view(True, busy)
     monkeypatch.setattr(verb, "missing_viser", lambda: "viser is not installed")
