@@ -129,9 +129,9 @@ def generate_with(
     from sds3d.run import plan
     from systems.generator_make import make_files, open_maker
 
-    folder = plan(out, prompt, seed).path
+    folder, maker = plan(out, prompt, seed).path, open_maker(path, device)
     typer.echo(f"'{prompt}' -> {folder}: generator {path.name}, no optimisation")
-    for file in make_files(open_maker(path, device), prompt, seed, folder, wanted):
+    for file in make_files(maker, prompt, seed, folder, wanted):
         typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
     return 0
 

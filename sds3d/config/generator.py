@@ -136,10 +136,9 @@ class GeneratorTraining(Config):
     log_every: int = Field(default=10, ge=1, le=10_000, description="steps between rows of the log")
 
 
-class GeneratorRecipe(Config):
-    """What it takes to train a generator with a frozen prior."""
+class AboutGenerator(Config):
+    """What all recipes of `configs/generators/` say of themselves, and their seed."""
 
-    kind: Literal["generator"] = "generator"
     name: str = Field(default="custom", description="name of the recipe")
     title: str = Field(default="", description="what it makes, in a line")
     paper: str = Field(default="", description="title of the paper")
@@ -148,6 +147,12 @@ class GeneratorRecipe(Config):
     needs: tuple[str, ...] = Field(default=(), description="what must be brought")
     status: Literal["works", "experimental"] = Field(default="experimental", description="how far it is tried")
     seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of everything random")
+
+
+class GeneratorRecipe(AboutGenerator):
+    """What it takes to train a generator with a frozen prior."""
+
+    kind: Literal["generator"] = "generator"
     device: str = Field(default="auto", description="auto, cpu or cuda")
     base: PriorConfig | None = Field(
         default_factory=PriorConfig, description="the model that is adapted, and reads prompts"
@@ -217,18 +222,10 @@ class GeneratorRecipe(Config):
         return tuple(teacher.guidance for teacher in self.teachers)
 
 
-class FlowRecipe(Config):
+class FlowRecipe(AboutGenerator):
     """Few-step flow distillation (MDT-dist): velocity matching and velocity distillation of a frozen flow."""
 
     kind: Literal["flow"] = "flow"
-    name: str = Field(default="custom", description="name of the recipe")
-    title: str = Field(default="", description="what it makes, in a line")
-    paper: str = Field(default="", description="title of the paper")
-    arxiv: str = Field(default="", description="its number")
-    year: int = Field(default=2025, ge=2000, le=2100, description="of the paper")
-    needs: tuple[str, ...] = Field(default=(), description="what must be brought")
-    status: Literal["works", "experimental"] = Field(default="experimental", description="how far it is tried")
-    seed: int = Field(default=0, ge=0, le=2**32 - 1, description="of everything random")
     matching_weight: float = Field(default=1.0, ge=0, le=100, description="of velocity matching (VM); not 0")
     distillation_weight: float = Field(default=1.0, ge=0, le=100, description="of velocity distillation (VD)")
     derivative: Literal["discrete", "continuous"] = Field(
