@@ -113,6 +113,7 @@ def resume(run: RunArgument) -> int:
             f"The run '{run}' is finished, there is nothing to resume. For a longer one: {PROGRAM} generate "
             f"--recipe {opened.recipe_file} training.steps=N"
         )
+    opened = ranks.own_folder(opened) or opened
     recipe = opened.read_recipe()
     check(recipe)
     if not opened.last_checkpoint.is_file():

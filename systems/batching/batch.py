@@ -23,7 +23,7 @@ from systems.batching.jobs import Job, Refused, Wishes
 from systems.batching.pages import with_scores, write_page
 from systems.batching.processes import Processes
 from systems.batching.prompt_file import read_prompts
-from systems.batching.ray_workers import RayWorkers, is_installed
+from systems.batching.ray_workers import RayWorkers
 from systems.batching.results import finish, is_whole, scores_of
 from systems.batching.rows import adopted_row, outcome_row, refused_row
 from systems.batching.table import Progress
@@ -177,7 +177,7 @@ class _Session:
         count = max(1, min(wanted, jobs))
         threads = settings.threads or (1 if settings.address else max(1, processors() // count))
         worker = WorkerSettings(lock=self.folder.workers_lock, threads=threads, gpus=gpus, memory_gb=settings.memory_gb)
-        if not uses_ray(settings, count):
+        if not uses_ray(settings):
             return Processes(worker), count, worker
         executor = RayWorkers(worker, count, settings.address)
         return executor, min(count, executor.room()), worker
@@ -244,12 +244,12 @@ class _Session:
         )
 
 
-def uses_ray(settings: BatchSettings, count: int) -> bool:
+def uses_ray(settings: BatchSettings) -> bool:
     """Return whether workers are actors of Ray. Raises: ConfigError for an address without it."""
     if settings.address is not None and settings.engine == "processes":
         raise ConfigError("--address names a Ray cluster, but --engine is processes. Leave out one of the two.")
     if settings.engine == "auto":
-        return settings.address is not None or (count > 1 and is_installed())
+        return settings.address is not None
     return settings.engine == "ray"
 
 
