@@ -33,17 +33,17 @@ def run_ours(scene: Scene, backend: str = "cpu") -> Seconds:
 
 
 def run_empty(scene: Scene) -> Seconds:
-    """Run what torch itself does in a call of the rasteriser: two steps of a graph that compute nothing.
+    """Run what torch itself does in a call of the rasteriser: a step of a graph that computes nothing.
 
-    They have the inputs and outputs of projection and compositing, and the projected means keep their gradient.
+    It has the inputs and outputs of projection and compositing, and the projected means keep their gradient.
     """
     for leaf in scene.leaves:
         leaf.grad = None
-    shapes = [(len(scene.viewmats), len(scene.leaves[0]), *tail) for tail in ((2,), (), (3,), ())]
+    splats = [(len(scene.viewmats), len(scene.leaves[0]), *tail) for tail in ((2,), (), (3,), (), (2,))]
+    shapes = [scene.upstream.shape, scene.upstream_alpha.shape, *splats]
     start = time.thread_time()
-    fields = _Empty.apply(shapes, *scene.leaves[:4], scene.viewmats, scene.Ks)
-    fields[0].retain_grad()
-    image, alpha = _Empty.apply([scene.upstream.shape, scene.upstream_alpha.shape], *fields, scene.leaves[4])
+    image, alpha, means2d, *_ = _Empty.apply(shapes, *scene.leaves, scene.viewmats, scene.Ks)
+    means2d.retain_grad()
     forward = time.thread_time() - start
     torch.autograd.backward([image, alpha], [scene.upstream, scene.upstream_alpha])
     return forward, time.thread_time() - start

@@ -74,7 +74,7 @@ def count_blocks(scene: Scene) -> int:
 
     image, _, _ = rasterise(*scene.leaves, scene.viewmats, scene.Ks, scene.size, scene.size, backend="cpu")
     assert image.grad_fn is not None
-    job = np.frombuffer(image.grad_fn.job, layout.JOB)[0]
+    job = np.frombuffer(image.grad_fn.drawn.job, layout.JOB)[0]
     tiles, total = int(job["tiles_x"] * job["tiles_y"]), 0
     for camera in range(int(job["cameras"])):
         begins = _int64(int(job["begins"]) + 8 * camera * (tiles + 1), tiles + 1)

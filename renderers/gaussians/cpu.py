@@ -1,28 +1,31 @@
 """The CPU back end: compiled kernels for sixteen floats at a time, deterministic for any number of threads.
 
 A call of the rasteriser on a few Gaussians takes about as long here as in the kernels, hence the brevity: what depends on
-shapes alone is in `plans`, and a job record is copied, not made.
+shapes alone is in `plans`, a job record is copied, not made, and projecting and drawing are one step of torch's graph.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import weakref
+from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from renderers.gaussians import workers
-from renderers.gaussians.plans import LANES, View, kernels, plan_frame, plan_projection
+from renderers.gaussians.plans import LANES, FramePlan, View, kernels, plan_frame, plan_projection
 from renderers.gaussians.projection import Projection
 from renderers.gaussians.scratch import lease
 
 BINNING_US, ENTRY_US = 0.1, 0.15
 """Rough microseconds that a Gaussian (sorting and binning) and a tile entry (drawing) take in one direction."""
 NO_GRADIENT = (0, 0, 0, 0, 0)
+Thresholds = tuple[float, float, float, float, bool]
+"""near_plane, far_plane, eps2d, radius_clip, antialiased, as `projection.project` has them."""
 
 
 @cache
@@ -33,72 +36,107 @@ def probe() -> str:
     return "available"
 
 
-def project(
-    *tensors: Tensor,
-    width: int,
-    height: int,
-    near_plane: float,
-    far_plane: float,
-    eps2d: float,
-    radius_clip: float,
-    antialiased: bool,
-    colors: Tensor | None = None,
+def render(
+    tensors: Sequence[Tensor],
+    features: Tensor,
+    view: View,
+    thresholds: Thresholds,
     backgrounds: Tensor | None = None,
-) -> tuple[Projection, Tensor, bool]:
-    """Return what `projection.project` returns for the same arguments, the records that `composite` reads, and whether
-    all values are usable, including those of colors and backgrounds.
+    looked_at: Sequence[Tensor | None] = (None, None),
+    check: Callable[[], None] = lambda: None,
+) -> tuple[Tensor, Tensor, Projection]:
+    """Return what `composite` draws of what `projection.project` finds, and the latter, by one step of the graph.
 
-    NaN, infinities and quaternions of length 0 are not; the results are then meaningless. (Huge values may be taken for
-    infinities.)
-    Limits: float32 on CPU; no gradients for the cameras.
+    (Two steps cost a small scene a fifth more beyond the kernels. The price of one: `torch.autograd.grad` of a picture with
+    respect to the projected means finds no way; backward puts their gradient into `.grad`.)
+
+    Args:
+        tensors, thresholds: those of `project`. features, view, backgrounds: those of `composite`.
+        looked_at: two further tensors whose values have to be usable.
+        check: called if a value is NaN or infinite or a quaternion has length 0; what is drawn is then meaningless, so it
+            should raise. (Huge values may be taken for infinities.)
+    Limits: float32 on CPU; no gradients for cameras and backgrounds.
     """
-    count, cameras = tensors[0].shape[0], tensors[4].shape[0]
-    thresholds = (near_plane, far_plane, eps2d, radius_clip, antialiased)
-    plan = plan_projection(count, cameras, width, height, *thresholds)
-    looked_at = [None if tensor is None else tensor.detach().contiguous() for tensor in (colors, backgrounds)]
-    places: list[int] = []
-    for tensor in looked_at:
-        places += (0, 0) if tensor is None else (tensor.data_ptr(), tensor.numel())
-    rest: list[Any] = []
-    means2d, depths, conics, opacities = _Project.apply(*tensors[:4], (*tensors[4:], plan, places, rest))
-    radii, records, is_usable = rest
-    return Projection(means2d, depths, conics, opacities, radii), records, is_usable
+    target: list[weakref.ref[Tensor]] = []
+    more = (tensors[4:], view, thresholds, backgrounds, looked_at, check, target)
+    images, alphas, means2d, *others = _Render.apply(*tensors[:4], features, more)
+    if means2d.requires_grad:
+        means2d.retain_grad()
+        target.append(weakref.ref(means2d))
+    return images, alphas, Projection(means2d, *others)
 
 
-class _Project(torch.autograd.Function):
+class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        """Take means, quats, scales, opacities, and, in one tuple, viewmats, Ks, the plan, where else to look for values
-        that cannot be used, and a list for the results that have no gradient."""
-        *given, (viewmats, intrinsics, plan, looked_at, rest) = arguments
-        found, tensors = kernels(), [tensor.contiguous() for tensor in (*given, viewmats, intrinsics)]
-        threads = workers.thread_count(plan.microseconds)
-        memory, start = lease(plan.record_bytes + threads * found.projection_spare)
-        job = bytearray(plan.template)
-        addresses = [tensor.data_ptr() for tensor in tensors]
-        found.put_inputs(job, *addresses, start, *looked_at, start + plan.record_bytes)
-        are_usable = workers.run(threads, found.project, found.projecting.view(job), is_taken=True)
-        ctx.save_for_backward(*tensors)
-        ctx.job, ctx.threads = job, threads
+        """Take means, quats, scales, opacities, features, and, in one tuple, what `render` makes of the rest."""
+        *tensors, features, (cameras, view, thresholds, backgrounds, looked_at, check, ctx.target) = arguments
+        tensors = [tensor.contiguous() for tensor in (*tensors, *cameras)]
+        ctx.placed, projection, records, is_usable = project(tensors, view, thresholds, looked_at)
+        if not is_usable:
+            check()
+        ctx.drawn, images, alphas, memory = _draw(projection, records, features, view, backgrounds)
+        ctx.save_for_backward(*tensors, *memory)
+        ctx.mark_non_differentiable(projection.radii)
         ctx.set_materialize_grads(False)
-        radii = memory.view(torch.int32).as_strided(*plan.radii)
-        rest += radii, memory.as_strided(*plan.records), all(are_usable)
-        fields = (plan.means2d, plan.depths, plan.conics, plan.opacities)
-        return tuple([memory.as_strided(*field) for field in fields])
+        return images, alphas, *projection
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor | None, ...]:
-        found, tensors = kernels(), ctx.saved_tensors
-        incoming = [None if gradient is None else gradient.contiguous() for gradient in upstream]
-        gradients = [torch.empty_like(tensor) for tensor in tensors[:4]]
-        spare = tensors[0].new_empty(ctx.threads * found.projection_spare // 4)
-        places = [0 if gradient is None else gradient.data_ptr() for gradient in incoming]
-        places += [gradient.data_ptr() for gradient in gradients]
-        job = bytearray(ctx.job)  # a graph may be walked again
-        found.put_projection_gradients(job, spare.data_ptr(), *places)
-        workers.run(ctx.threads, found.project_back, found.projecting.view(job), is_taken=True)
-        return (*gradients, None)
+    def backward(ctx: Any, g_images: Tensor | None, g_alphas: Tensor | None, *given: Tensor | None) -> tuple[Any, ...]:
+        saved = ctx.saved_tensors
+        tensors, memory = saved[:6], saved[6:]
+        swept = _sweep(ctx.drawn, memory, g_images, g_alphas)
+        means2d = ctx.target[0]()
+        if means2d is not None:
+            means2d.grad = swept.means2d if means2d.grad is None else means2d.grad + swept.means2d
+            means2d.absgrad = swept.absolute
+        incoming = [a if b is None else b if a is None else a + b for a, b in zip(swept[:4], given[:4], strict=True)]
+        return (*_project_back(ctx.placed, tensors, incoming), swept.features, None)
+
+
+class Placed(NamedTuple):
+    """A projection that has run: its job and its threads."""
+
+    job: bytearray
+    threads: int
+
+
+def project(
+    tensors: Sequence[Tensor], view: View, thresholds: Thresholds, looked_at: Sequence[Tensor | None] = (None, None)
+) -> tuple[Placed, Projection, Tensor, bool]:
+    """Return what backward needs, what `projection.project` returns, the records [C, padded N, 16] that `composite` reads,
+    and whether all values are usable, those of two further tensors included; no gradients.
+
+    Args:
+        tensors: contiguous means, quats, scales, opacities, viewmats and Ks.
+        thresholds: see `Thresholds`.
+    """
+    found = kernels()
+    plan = plan_projection(len(tensors[0]), len(tensors[4]), view.width, view.height, *thresholds)
+    threads = workers.thread_count(plan.microseconds)
+    memory, start = lease(plan.record_bytes + threads * found.projection_spare)
+    looked_at = [None if tensor is None else tensor.contiguous() for tensor in looked_at]
+    places = [n for t in looked_at for n in ((0, 0) if t is None else (t.data_ptr(), t.numel()))]
+    job = bytearray(plan.template)
+    found.put_inputs(job, *[tensor.data_ptr() for tensor in tensors], start, *places, start + plan.record_bytes)
+    are_usable = workers.run(threads, found.project, found.projecting.view(job), is_taken=True)
+    fields = [memory.as_strided(*field) for field in (plan.means2d, plan.depths, plan.conics, plan.opacities)]
+    radii = memory.view(torch.int32).as_strided(*plan.radii)
+    return Placed(job, threads), Projection(*fields, radii), memory.as_strided(*plan.records), all(are_usable)
+
+
+def _project_back(placed: Placed, tensors: Sequence[Tensor], incoming: Sequence[Tensor | None]) -> list[Tensor]:
+    """Return the gradients of means, quats, scales and opacities for those of means2d, depths, conics and opacities."""
+    found = kernels()
+    incoming = [None if gradient is None else gradient.contiguous() for gradient in incoming]
+    gradients = [torch.empty_like(tensor) for tensor in tensors[:4]]
+    spare = tensors[0].new_empty(placed.threads * found.projection_spare // 4)
+    places = [0 if gradient is None else gradient.data_ptr() for gradient in (*incoming, *gradients)]
+    job = bytearray(placed.job)  # a graph may be walked again
+    found.put_projection_gradients(job, spare.data_ptr(), *places)
+    workers.run(placed.threads, found.project_back, found.projecting.view(job), is_taken=True)
+    return gradients
 
 
 def composite(
@@ -119,74 +157,114 @@ def composite(
     With absgrad, `projection.means2d.absgrad` [C, N, 2] holds the sum over pixels of |gradient| after backward.
     Source: Kerbl et al., 2023; the gradient is derived for a front-to-back sweep, so only the picture is stored.
     """
-    means2d, depths, conics, opacities, _ = projection
     records = pack(projection) if records is None else records
-    cameras, padded, _ = records.shape
-    count, channels = means2d.shape[1], features.shape[-1]
-    threads = workers.thread_count(BINNING_US * cameras * count)
-    plan = plan_frame(count, padded, cameras, channels, features.dim() == 3, view, threads)
-    behind = plan.black
-    if backgrounds is not None:
-        behind = torch.nn.functional.pad(backgrounds.detach(), (0, view.with_depth)).contiguous()
-    drawn_depths = depths if view.with_depth else None
-    more = (plan, view, records, behind, weakref.ref(means2d))
-    return _Composite.apply(means2d, conics, opacities, features, drawn_depths, more)
+    more = (view, records, backgrounds, projection.radii, weakref.ref(projection.means2d))
+    images, alphas = _Composite.apply(*projection[:4], features, more)
+    return images, alphas
 
 
 class _Composite(torch.autograd.Function):
+    """Drawing alone, for Gaussians that torch has projected."""
+
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        """Take means2d, conics, opacities, features, depths or None, and, in one tuple, the plan, the view, records,
-        backgrounds, and a reference to the tensor that receives `absgrad`."""
-        *_, features, _, (plan, view, records, behind, target) = arguments
-        found, features, out = kernels(), features.contiguous(), records.new_empty(plan.out)
-        kept, start = lease(plan.memory_bytes)
-        job = bytearray(plan.template)
-        places = [start + offset for offset in plan.memory]
-        given = (records.data_ptr(), features.data_ptr(), behind.data_ptr(), out.data_ptr())
-        found.put_frame(job, *given, *places)
-        record = found.drawing.view(job)
-        entries = -(-sum(workers.run(plan.sorters, found.sort, record)) // 4) * 4  # whole cache lines
-        threads, size = workers.thread_count(ENTRY_US * entries), found.layout.ENTRY_BYTES * entries
-        lists, start = lease(2 * size + threads * plan.spare_bytes)
-        found.put_lists(job, start, start + size, start + 2 * size)
-        workers.run(plan.binners, found.fill, record, is_taken=True)
-        workers.run(plan.binners, found.distribute, record, is_taken=True)
-        workers.run(threads, plan.draw, record, is_taken=True)
-        images, alphas = out.as_strided(*plan.images), out.as_strided(*plan.alphas)
-        ctx.save_for_backward(records, features, kept, lists, images)
-        ctx.plan, ctx.view, ctx.target, ctx.behind = plan, view, target, behind  # behind: its address is in use
-        ctx.job, ctx.entries, ctx.threads = job, entries, threads
+        """Take means2d, depths, conics, opacities, features, and, in one tuple, what `composite` makes of the rest."""
+        *projected, features, (view, records, backgrounds, radii, ctx.target) = arguments
+        ctx.drawn, images, alphas, memory = _draw(Projection(*projected, radii), records, features, view, backgrounds)
+        ctx.save_for_backward(*memory)
         ctx.set_materialize_grads(False)
         return images, alphas
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_images: Tensor | None, g_alphas: Tensor | None) -> tuple[Tensor | None, ...]:
-        found, plan, view = kernels(), ctx.plan, ctx.view
-        records, features, *_ = ctx.saved_tensors
-        size = plan.slot_bytes * ctx.entries
-        _slots, start = lease(size + ctx.threads * plan.spare_bytes)
-        d_means2d, d_conics = records.new_empty(plan.pairs), records.new_empty(plan.triples)
-        d_opacities, d_features = records.new_empty(plan.rows), torch.empty_like(features)
-        d_depths = records.new_empty(plan.rows) if view.with_depth else None
-        d_absolute = torch.empty_like(d_means2d) if view.absgrad else None
-        incoming = [
-            number
-            for gradient in (g_images, g_alphas)
-            for number in (NO_GRADIENT if gradient is None else (gradient.data_ptr(), *gradient.stride()))
-        ]
-        results = (d_means2d, d_conics, d_opacities, d_features, d_depths, d_absolute)
-        places = [0 if result is None else result.data_ptr() for result in results]
-        job = bytearray(ctx.job)  # a graph may be walked again
-        found.put_frame_gradients(job, start + size, start, *incoming, *places)
-        record = found.drawing.view(job)
-        workers.run(ctx.threads, plan.sweep, record, is_taken=True)
-        workers.run(ctx.threads, found.reduce, record, is_taken=True)
+        swept = _sweep(ctx.drawn, ctx.saved_tensors, g_images, g_alphas)
         means2d = ctx.target()
-        if view.absgrad and means2d is not None:
-            means2d.absgrad = d_absolute
-        return d_means2d, d_conics, d_opacities, d_features, d_depths, None
+        if means2d is not None:
+            means2d.absgrad = swept.absolute
+        return (*swept[:4], swept.features, None)
+
+
+class Drawn(NamedTuple):
+    """A picture that has been drawn: its job, plan and view, tile entries, threads, and the backgrounds, whose address is
+    in the job."""
+
+    job: bytearray
+    plan: FramePlan
+    view: View
+    entries: int
+    threads: int
+    behind: Tensor
+
+
+class Swept(NamedTuple):
+    """Gradients of a picture; depths where depth is a channel, absolute where absgrad was asked for."""
+
+    means2d: Tensor
+    depths: Tensor | None
+    conics: Tensor
+    opacities: Tensor
+    features: Tensor
+    absolute: Tensor | None
+
+
+def _draw(
+    projection: Projection, records: Tensor, features: Tensor, view: View, backgrounds: Tensor | None
+) -> tuple[Drawn, Tensor, Tensor, tuple[Tensor, ...]]:
+    """Return what backward needs, images, alphas, and the memory that backward reads."""
+    found, (cameras, padded, _), features = kernels(), records.shape, features.contiguous()
+    count, channels = projection.means2d.shape[1], features.shape[-1]
+    threads = workers.thread_count(BINNING_US * cameras * count)
+    plan = plan_frame(count, padded, cameras, channels, features.dim() == 3, view, threads)
+    behind = plan.black
+    if backgrounds is not None:
+        behind = torch.nn.functional.pad(backgrounds.detach(), (0, view.with_depth)).contiguous()
+    out = records.new_empty(plan.out)
+    kept, start = lease(plan.memory_bytes)
+    job = bytearray(plan.template)
+    given = (records.data_ptr(), features.data_ptr(), behind.data_ptr(), out.data_ptr())
+    found.put_frame(job, *given, *[start + offset for offset in plan.memory])
+    record = found.drawing.view(job)
+    entries = -(-sum(workers.run(plan.sorters, found.sort, record)) // 4) * 4  # whole cache lines
+    threads, size = workers.thread_count(ENTRY_US * entries), found.layout.ENTRY_BYTES * entries
+    lists, start = lease(2 * size + threads * plan.spare_bytes)
+    found.put_lists(job, start, start + size, start + 2 * size)
+    workers.run(plan.binners, found.fill, record, is_taken=True)
+    workers.run(plan.binners, found.distribute, record, is_taken=True)
+    workers.run(threads, plan.draw, record, is_taken=True)
+    images, alphas = out.as_strided(*plan.images), out.as_strided(*plan.alphas)
+    drawn = Drawn(job, plan, view, entries, threads, behind)
+    return drawn, images, alphas, (records, features, kept, lists, images)
+
+
+def _sweep(drawn: Drawn, memory: Sequence[Tensor], g_images: Tensor | None, g_alphas: Tensor | None) -> Swept:
+    """Return the gradients of what was drawn, for those of images and alphas."""
+    found, (records, features, *_) = kernels(), memory
+    plan, view = drawn.plan, drawn.view
+    size = plan.slot_bytes * drawn.entries
+    _slots, start = lease(size + drawn.threads * plan.spare_bytes)
+    d_means2d = records.new_empty(plan.pairs)
+    swept = Swept(
+        means2d=d_means2d,
+        depths=records.new_empty(plan.rows) if view.with_depth else None,
+        conics=records.new_empty(plan.triples),
+        opacities=records.new_empty(plan.rows),
+        features=torch.empty_like(features),
+        absolute=torch.empty_like(d_means2d) if view.absgrad else None,
+    )
+    incoming = [
+        number
+        for gradient in (g_images, g_alphas)
+        for number in (NO_GRADIENT if gradient is None else (gradient.data_ptr(), *gradient.stride()))
+    ]
+    results = (swept.means2d, swept.conics, swept.opacities, swept.features, swept.depths, swept.absolute)
+    job = bytearray(drawn.job)  # a graph may be walked again
+    places = [0 if result is None else result.data_ptr() for result in results]
+    found.put_frame_gradients(job, start + size, start, *incoming, *places)
+    record = found.drawing.view(job)
+    workers.run(drawn.threads, plan.sweep, record, is_taken=True)
+    workers.run(drawn.threads, found.reduce, record, is_taken=True)
+    return swept
 
 
 def pack(projection: Projection) -> Tensor:

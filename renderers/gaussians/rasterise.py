@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from renderers.gaussians import checks, constants, cpu, gsplat_backend, referenc
 from renderers.gaussians.projection import Projection, project
 from sds3d.errors import BackendError
 
+THRESHOLDS = ("near_plane", "far_plane", "eps2d", "radius_clip", "antialiased")
 PROJECTED = ("means", "quats", "scales", "opacities", "viewmats", "Ks")
 
 
@@ -70,58 +71,61 @@ def rasterise(
     inputs = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     inputs |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
     checks.check_tensors(inputs, sh_degree)
-    checks.check_options(width, height, render_mode, rasterize_mode, backend)
+    view = _view(width, height, render_mode, rasterize_mode, absgrad, backend)
+    thresholds = (near_plane, far_plane, eps2d, radius_clip, rasterize_mode == "antialiased")
     chosen = choose_backend(backend, means)
-    tensors = (means, quats, scales, opacities, colors, viewmats, Ks)
-    shared: dict[str, Any] = {"near_plane": near_plane, "far_plane": far_plane, "eps2d": eps2d}
-    shared["radius_clip"] = radius_clip
     with _full_precision(means.device.type):
         if chosen == "gsplat":
+            shared = dict(zip(THRESHOLDS[:-1], thresholds, strict=False))
             modes = {"render_mode": render_mode, "rasterize_mode": rasterize_mode, "absgrad": absgrad}
             more = {"sh_degree": sh_degree, "backgrounds": backgrounds, "width": width, "height": height}
-            images, alphas, meta = gsplat_backend.rasterise(*tensors, **shared, **modes, **more)
+            images, alphas, meta = gsplat_backend.rasterise(*list(inputs.values())[:7], **shared, **modes, **more)
             return images, alphas, {**meta, "backend": chosen}
-        shared["antialiased"] = rasterize_mode == "antialiased"
         draw = _draw_compiled if chosen == "cpu" else _draw_reference
-        view = cpu.View(width, height, render_mode != "RGB", "ED" in render_mode, absgrad)
-        images, alphas, projection = draw(inputs, view, shared, sh_degree, has_colors=render_mode not in ("D", "ED"))
+        has_colors = render_mode not in ("D", "ED")
+        images, alphas, projection = draw(inputs, view, thresholds, sh_degree, has_colors)
     sizes = {"width": width, "height": height, "n_cameras": len(viewmats), "gaussian_ids": None, "backend": chosen}
     return images, alphas, {**projection._asdict(), **sizes}
 
 
+@lru_cache(maxsize=checks.SHAPES)
+def _view(width: int, height: int, render_mode: str, rasterize_mode: str, absgrad: bool, backend: str) -> cpu.View:
+    """Return what to draw; raise ConfigError for an unknown word or an image without pixels."""
+    checks.check_options(width, height, render_mode, rasterize_mode, backend)
+    return cpu.View(width, height, render_mode != "RGB", "ED" in render_mode, absgrad)
+
+
 def _draw_compiled(
-    inputs: dict[str, Tensor], view: cpu.View, options: dict[str, Any], sh_degree: int | None, has_colors: bool
+    inputs: dict[str, Tensor], view: cpu.View, thresholds: cpu.Thresholds, sh_degree: int | None, has_colors: bool
 ) -> tuple[Tensor, Tensor, Projection]:
     """Return images, alphas and the 2D Gaussians, by the compiled kernels."""
     tensors = [inputs[name] for name in PROJECTED]
-    if inputs["viewmats"].requires_grad or inputs["Ks"].requires_grad:  # only the torch projection differentiates them
-        checks.check_values(inputs.items())
-        projection, records = project(*tensors, view.width, view.height, **options), None
-    else:
-        colors, behind = inputs["colors"], inputs.get("backgrounds")
-        projection, records, is_usable = cpu.project(
-            *tensors, width=view.width, height=view.height, colors=colors, backgrounds=behind, **options
-        )
-        if not is_usable:
-            checks.check_values(inputs.items())
-    if projection.means2d.requires_grad:
-        projection.means2d.retain_grad()
     features = _features(inputs, sh_degree) if has_colors else inputs["colors"].new_empty(len(tensors[0]), 0)
     backgrounds = inputs.get("backgrounds") if has_colors else None
     is_fixed = backgrounds is None or not backgrounds.requires_grad
-    images, alphas = cpu.composite(projection, features, view, backgrounds if is_fixed else None, records)
+    behind = backgrounds if is_fixed else None
+    if inputs["viewmats"].requires_grad or inputs["Ks"].requires_grad:  # only the torch projection differentiates them
+        checks.check_values(inputs.items())
+        projection = project(*tensors, view.width, view.height, **_named(thresholds))
+        projection.means2d.retain_grad()
+        images, alphas = cpu.composite(projection, features, view, behind)
+    else:
+        looked_at = (inputs["colors"], inputs.get("backgrounds"))
+        check = partial(checks.check_values, inputs.items())
+        images, alphas, projection = cpu.render(tensors, features, view, thresholds, behind, looked_at, check)
     if not is_fixed:
         images = _on_background(images, alphas, backgrounds)
     return images, alphas, projection
 
 
 def _draw_reference(
-    inputs: dict[str, Tensor], view: cpu.View, options: dict[str, Any], sh_degree: int | None, has_colors: bool
+    inputs: dict[str, Tensor], view: cpu.View, thresholds: cpu.Thresholds, sh_degree: int | None, has_colors: bool
 ) -> tuple[Tensor, Tensor, Projection]:
     """Return images, alphas and the 2D Gaussians, by dense torch."""
     if inputs["means"].device.type == "cpu":
         checks.check_values(inputs.items())
-    projection = project(*(inputs[name] for name in PROJECTED), view.width, view.height, **options)
+    tensors = [inputs[name] for name in PROJECTED]
+    projection = project(*tensors, view.width, view.height, **_named(thresholds))
     if projection.means2d.requires_grad:
         projection.means2d.retain_grad()
     depths = projection.depths[..., None]
@@ -163,6 +167,10 @@ def choose_backend(backend: str, means: Tensor) -> str:
 def available_backends() -> dict[str, str]:
     """Return, for each back end, "available" or the reason it is not and the fix."""
     return {"reference": "available", "cpu": cpu.probe(), "gsplat": gsplat_backend.probe()}
+
+
+def _named(thresholds: cpu.Thresholds) -> dict[str, Any]:
+    return dict(zip(THRESHOLDS, thresholds, strict=True))
 
 
 def _features(inputs: dict[str, Tensor], sh_degree: int | None) -> Tensor:

@@ -64,11 +64,31 @@ def test_agrees_with_float64_autograd_of_the_reference(make_scene, name):
 def test_absgrad_is_the_sum_of_single_pixel_gradients(make_scene):
     scene = make_scene(count=12, cameras=1, width=7, height=6, size=0.3).to(torch.float32)
     image, _, meta = rasterise(*scene.call(), backend="cpu", absgrad=True)
-    total = torch.zeros(1, 12, 2)
+    means2d, total, signed = meta["means2d"], torch.zeros(1, 12, 2), torch.zeros(1, 12, 2)
     for value in image.sum(dim=-1).flatten():
-        total += torch.autograd.grad(value, meta["means2d"], retain_graph=True)[0].abs()
+        means2d.grad = None
+        value.backward(retain_graph=True)
+        total, signed = total + means2d.grad.abs(), signed + means2d.grad
+    means2d.grad = None
     image.sum().backward()
-    assert torch.allclose(meta["means2d"].absgrad, total, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(means2d.absgrad, total, rtol=1e-4, atol=1e-6)
+    assert torch.allclose(means2d.grad, signed, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_gradients_of_projected_means_add_up(make_scene, backend):
+    """`means2d.grad` is what `retain_grad` gives, for a loss on the picture, on the means themselves, and twice over."""
+    scene = make_scene(distance=4.0).to(torch.float32)
+    image, _, meta = rasterise(*scene.call(), backend=backend)
+    means2d, found = meta["means2d"], []
+    for loss in (image.sum(), 3.0 * means2d.sum(), image.sum() + 3.0 * means2d.sum()):
+        means2d.grad = None
+        loss.backward(retain_graph=True)
+        found.append(means2d.grad)
+    assert torch.equal(found[1], torch.full_like(means2d, 3.0)) and found[0].abs().max() > 0.1
+    assert torch.allclose(found[2], found[0] + found[1], atol=1e-5)
+    image.sum().backward()
+    assert torch.allclose(means2d.grad, 2 * found[0] + found[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("cameras", [1, 3])
@@ -175,15 +195,14 @@ def test_calls_from_two_threads_at_once(make_scene, monkeypatch):
 def test_works_after_a_fork(make_scene, monkeypatch):
     monkeypatch.setattr(workers, "thread_count", lambda work: 2)
     scene = make_scene()
-    tensors = (*scene.gaussians[:4], scene.viewmats, scene.Ks)
-    projection, records, _ = cpu.project(*tensors, width=scene.width, height=scene.height, **OPTIONS)
-    expected, _ = cpu.composite(projection, scene.colors, cpu.View(scene.width, scene.height), None, records)
+    tensors, view = (*scene.gaussians[:4], scene.viewmats, scene.Ks), cpu.View(scene.width, scene.height)
+    expected, _, _ = cpu.render(tensors, scene.colors, view, tuple(OPTIONS.values()))
     child = os.fork()
     if child == 0:
         code = 1
         try:
             torch.set_num_threads(1)
-            image, _ = cpu.composite(projection, scene.colors, cpu.View(scene.width, scene.height), None, records)
+            image, _, _ = cpu.render(tensors, scene.colors, view, tuple(OPTIONS.values()))
             code = 0 if torch.equal(image, expected) else 2
         finally:
             os._exit(code)
@@ -198,7 +217,8 @@ def test_projection_agrees_with_the_torch_projection(make_scene):
         scene = make_scene(count=83, cameras=3, distance=1.0)
         tensors = (*scene.gaussians[:4], scene.viewmats, scene.Ks)
         options = {**OPTIONS, "antialiased": antialiased, "far_plane": 2.0, "radius_clip": 1.5}
-        found, records, is_usable = cpu.project(*tensors, width=37, height=21, **options)
+        contiguous = [tensor.detach().contiguous() for tensor in tensors]
+        _, found, records, is_usable = cpu.project(contiguous, cpu.View(37, 21), tuple(options.values()))
         exact = project(*(t.double() for t in tensors), 37, 21, **options)
         seen = (exact.radii > 0).all(dim=-1)
         assert 20 < seen.sum() < 200 and is_usable and torch.equal(found.radii, exact.radii)
