@@ -24,6 +24,7 @@ from renderers.gaussians.scratch import lease
 BINNING_US, ENTRY_US = 0.1, 0.15
 """Rough microseconds that a Gaussian (sorting and binning) and a tile entry (drawing) take in one direction."""
 NO_GRADIENT = (0, 0, 0, 0, 0)
+NO_SHAPES = (None, None, None, None)
 Thresholds = tuple[float, float, float, float, bool]
 """near_plane, far_plane, eps2d, radius_clip, antialiased, as `projection.project` has them."""
 
@@ -91,6 +92,8 @@ class _Render(torch.autograd.Function):
         if means2d is not None:
             means2d.grad = swept.means2d if means2d.grad is None else means2d.grad + swept.means2d
             means2d.absgrad = swept.absolute
+        if not any(ctx.needs_input_grad[:4]):  # colours alone are learned
+            return (*NO_SHAPES, swept.features, None)
         incoming = [a if b is None else b if a is None else a + b for a, b in zip(swept[:4], given[:4], strict=True)]
         return (*_project_back(ctx.placed, tensors, incoming), swept.features, None)
 

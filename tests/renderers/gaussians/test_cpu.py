@@ -270,6 +270,19 @@ def test_meta_can_be_differentiated(make_scene):
         assert torch.linalg.vector_norm(ours - theirs) <= 1e-4 * torch.linalg.vector_norm(theirs)
 
 
+def test_colours_alone_can_be_learned(make_scene):
+    results = []
+    for backend in ("cpu", "reference"):
+        scene = make_scene().to(torch.float32)
+        for tensor in (scene.means, scene.quats, scene.scales, scene.opacities):
+            tensor.requires_grad_(False)
+        image, _, _ = rasterise(*scene.call(), backend=backend)
+        image.square().sum().backward()
+        assert scene.means.grad is None
+        results.append(scene.colors.grad)
+    assert torch.allclose(*results, rtol=1e-3, atol=1e-3) and results[0].abs().max() > 0.1
+
+
 def test_a_graph_can_be_walked_twice(make_scene):
     scene = make_scene().to(torch.float32)
     image, _, _ = rasterise(*scene.call(), backend="cpu")
