@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,12 +16,13 @@ from sds3d import run as runs
 from sds3d.config import DEFAULT_RECIPE, ExportConfig, Recipe, list_recipes, load_recipe
 from sds3d.config.explain import keys_of
 from sds3d.config.load import capped, is_override
-from sds3d.errors import AssetError, ConfigError, Sds3dError, nearest
+from sds3d.errors import ConfigError, Sds3dError, nearest
 from sds3d.guidance.methods import table_rows
 from sds3d.preflight import check, check_start
 from sds3d.report import PROGRAM
-from systems import evaluation_verb, generator_verbs, ranks
+from systems import distil_verb, evaluation_verb, generator_verbs, ranks
 from systems.batching.verb import batch_command
+from systems.render_verb import list_files, render_command
 from systems.viewing import verb as viewing
 
 FORMATS = get_args(get_args(ExportConfig.model_fields["formats"].annotation)[0])
@@ -142,21 +143,10 @@ def export(
     opened = runs.open_run(run)
     from systems.text_to_3d import export as start
 
-    _list_files(start(opened, wanted or opened.read_recipe().formats))
+    list_files(start(opened, wanted or opened.read_recipe().formats))
 
 
-@app.command()
-def render(
-    run: RunArgument,
-    views: Annotated[int, typer.Option(min=1, max=720, help="Number of pictures around the object.")] = 60,
-    size: Annotated[int, typer.Option(min=16, max=2048, help="Side of a picture, pixels.")] = 256,
-    elevation_deg: Annotated[float, typer.Option(min=-89, max=89, help="Height of the camera, degrees.")] = 20.0,
-) -> None:
-    """Render a finished or interrupted run again: a turntable of your size."""
-    opened = runs.open_run(run)
-    from systems.text_to_3d import render as start
-
-    _list_files(start(opened, views=views, size=size, elevation_deg=elevation_deg))
+app.command("render")(render_command)
 
 
 @app.command()
@@ -228,6 +218,7 @@ app.command("batch")(batch_command)
 app.command("evaluate")(evaluation_verb.evaluate_command)
 app.command("view")(viewing.view_command)
 app.command("train")(generator_verbs.train)
+app.command("distil")(distil_verb.distil_command)
 app.command("fetch")(model_verbs.fetch_command)
 app.add_typer(model_verbs.prior_app, name="prior")
 
@@ -248,19 +239,10 @@ def _carry_out(run: runs.RunFolder, work: Callable[[], runs.Outcome]) -> int:
         return INTERRUPTED
     from sds3d.report_page import write_report_page
 
-    _list_files([*files, write_report_page(run)])
+    list_files([*files, write_report_page(run)])
     usual = ",".join(run.read_recipe().formats[:2])
     typer.echo(f"Next: {PROGRAM} render {run.path} --size 512, or: {PROGRAM} export {run.path} --format {usual}")
     return 0
-
-
-def _list_files(files: Sequence[Path]) -> None:
-    """Print the files written; exit code 0 must mean that they are there."""
-    missing = [file for file in files if not file.is_file()]
-    if missing or not files:
-        raise AssetError(f"The asset was not written: {missing[0] if missing else 'no file'} is missing. Report this.")
-    for file in files:
-        typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
 
 
 def execute(arguments: list[str]) -> int:

@@ -120,8 +120,10 @@ def from_mesh(
     layers = {"normal": normal, "depth": depth, **drawn, "alpha": fragments.mask[..., None].to(depth.dtype)}
     soft = antialias(torch.cat(list(layers.values()), dim=-1), fragments, clip, faces, beyond)
     planes = dict(zip(layers, soft.split(_widths(layers), dim=-1), strict=True))
-    alpha = planes.pop("alpha")
+    alpha = planes.pop("alpha").clamp(0.0, 1.0)
+    # Where outlines cross, blends of several edges overshoot: a coverage below 0 would make any value of an attribute.
     shares = {name: plane / alpha.clamp_min(ALPHA_FLOOR) for name, plane in planes.items()}
+    shares |= {name: shares[name].clamp(0.0, 1.0) for name in MATERIAL}
     return _gbuffer(alpha, shares.pop("depth"), shares, cameras)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sds3d.citation import Citation
 from sds3d.guidance.table.papers import METHOD_PAPERS
+from sds3d.material_papers import MATERIAL_PAPERS
 from sds3d.renderer_papers import RENDERER_PAPERS
 
 if TYPE_CHECKING:  # the recipe checks its keys against this table
@@ -81,7 +82,7 @@ _ENTRIES = (
     ),
 )
 
-CITATIONS: dict[str, Citation] = {entry.key: entry for entry in (*_ENTRIES, *METHOD_PAPERS, *RENDERER_PAPERS)}
+CITATIONS: dict[str, Citation] = {entry.key: entry for entry in (*_ENTRIES, *METHOD_PAPERS, *RENDERER_PAPERS, *MATERIAL_PAPERS)}
 """All works the project can cite, by key."""
 
 

@@ -15,6 +15,8 @@ from typing import Any
 from sds3d import __version__
 from sds3d.export import FORMATS
 from sds3d.export.atomic import write_bytes
+from sds3d.export.light_turn import FILE_NAME as LIGHT_TURN
+from sds3d.export.light_turn import light_slider
 from sds3d.run import RunFolder
 
 FILE_NAME = "report.html"
@@ -34,7 +36,8 @@ def write_report_page(run: RunFolder) -> Path:
     """Write report.html into the run folder from what the run has written so far, and return the path.
 
     It shows whatever is there: export/mesh.glb in a viewer (turn, zoom; as rendered, colours, normals, clay), the contact
-    sheet and the turntable, previews, metrics.json, run.json, recipe.yaml. A sketch is shown by its own page (export/sketch.html);
+    sheet and the turntable, the asset under a turning light (a slider), previews, metrics.json, run.json, recipe.yaml. A
+    sketch is shown by its own page (export/sketch.html);
     a run without both gets no viewer.
 
     Raises: AssetError if run.json or metrics.json cannot be read, or the page cannot be written.
@@ -46,6 +49,7 @@ def write_report_page(run: RunFolder) -> Path:
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{escape(_subtitle(info))}</p>',
         *_viewer(run),
+        *light_slider(run.export / LIGHT_TURN),
         *_pictures(run),
         *_section("Numbers", _table(metrics)),
         *_section("Run", _table({key: value for key, value in info.items() if key not in _SHOWN_ELSEWHERE})),

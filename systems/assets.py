@@ -14,6 +14,7 @@ from renderers.base import Renderer
 from renderers.dynamic import DynamicRenderer
 from renderers.gaussians.parameters import GROUPS
 from renderers.gaussians.renderer import GaussianRenderer
+from renderers.pbr_mesh import PbrMeshRenderer
 from sds3d.cameras import Cameras, turntable
 from sds3d.config import Recipe
 from sds3d.config.export import SPLAT_FORMATS, refusal
@@ -71,6 +72,10 @@ def write_assets(renderer: Renderer, recipe: Recipe, run: RunFolder, formats: Se
             files += write_sketch(name, run.export, sketch_of(renderer, recipe), recipe)
         else:
             files.append(_write(name, run.export / FORMATS[name].file_name, renderer, recipe, mesh, turn))
+    if isinstance(renderer, PbrMeshRenderer) and set(formats) & set(FILMS):
+        from systems.relighting import write_light_turn_of
+
+        files.append(write_light_turn_of(renderer, recipe, run.export))
     return files
 
 

@@ -169,8 +169,9 @@ class DistillationSystem(LightningModule):
                 clips = render.rgb.unflatten(0, (-1, guide.frames))
                 loss, numbers = guide(clips, self.prompt, cameras, step, generator)
             else:
+                control = render.extras.get("control") if guide.prior.control_channels else None
                 loss, numbers = guide(
-                    render.rgb, self.prompt, cameras, step, generator, pictures, is_latent=render.is_latent
+                    render.rgb, self.prompt, cameras, step, generator, pictures, control, is_latent=render.is_latent
                 )
             name = f"guidance{number + 1}" if number else "guidance"
             weight = self.recipe.also[number - 1].weight.at(step, self.total_steps) if number else 1.0

@@ -8,7 +8,7 @@ from typing import Any
 
 from renderers.base import Renderer
 from sds3d.config import Recipe
-from systems import clouds, strokes, surfaces, volumes
+from systems import clouds, materials, strokes, surfaces, volumes
 from systems.latents import latents_of
 
 
@@ -44,6 +44,7 @@ MAKERS: dict[str, Maker] = {
         asks_prior=lambda recipe, has_before: latents_of(recipe),
     ),
     "mesh": Maker(fresh=surfaces.fresh, restore=surfaces.restore, take_over=surfaces.take_over),
+    "pbr_mesh": Maker(fresh=materials.fresh, restore=materials.restore, take_over=materials.take_over),
     "sketch": Maker(fresh=strokes.fresh, restore=strokes.restore, take_over=strokes.take_over),
     "sdf": Maker(fresh=volumes.fresh, restore=volumes.restore, take_over=volumes.take_over),
 }

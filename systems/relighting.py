@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from renderers.gbuffer_assets import Guess, Shader, View
+    from renderers.pbr_mesh import PbrMeshRenderer
+    from sds3d.config import Recipe
 
 TURNS = ("camera", "light")
 """What goes around: the camera under a fixed light, or the light about a fixed camera."""
@@ -61,6 +63,7 @@ def relight(
         roughness, metallic: for assets whose materials were not learnt.
         background: a grey in [0, 1], or None for the light itself.
 
+    A turning light also goes into the report page, as a slider.
     The line says what is worth knowing, e.g. that materials were guessed; "" if nothing is.
     Raises: ConfigError, AssetError for wrong arguments, lights and folders.
     """
@@ -87,7 +90,37 @@ def relight(
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [write_png(f"{stem}.png", pictures[0])]
     files = [write_turntable(f"{stem}.mp4", pictures), *files] if views > 1 else files
+    if turn == "light" and views > 1:
+        files += _show_light_turn(folder, pictures)
     return files, "" if asset.has_materials else _guessed(guess)
+
+
+def write_light_turn_of(renderer: PbrMeshRenderer, recipe: Recipe, folder: Path, steps: int = 24) -> Path:
+    """Write an asset with a material under its first light, turned in `steps` steps, for the slider of the report page."""
+    import torch
+
+    from sds3d.export.images import to_bytes
+    from sds3d.export.light_turn import FILE_NAME, write_light_turn
+    from sds3d.shading.deferred import composite
+
+    camera = turntable(1, recipe.export.size, 20.0, sum(recipe.cameras.distance) / 2, recipe.cameras.fov_deg)
+    with torch.no_grad():
+        seen, light = renderer.gbuffer(camera.to(renderer.vertices.device)), renderer.lights()[0]
+        turned = (light.rotated(2.0 * math.pi * number / steps) for number in range(steps))
+        white = torch.ones(1, 3, device=seen.alpha.device)
+        pictures = torch.cat([composite(renderer.picture(seen, light), seen.alpha, white) for light in turned])
+    return write_light_turn(folder / FILE_NAME, to_bytes(pictures.cpu()))
+
+
+def _show_light_turn(folder: Path, pictures: np.ndarray) -> list[Path]:
+    """Write the strip of a turning light, and the report page anew if the run has one."""
+    from sds3d.export.light_turn import FILE_NAME, write_light_turn
+    from sds3d.report_page import FILE_NAME as REPORT
+    from sds3d.report_page import write_report_page
+    from sds3d.run import RunFolder
+
+    files = [write_light_turn(folder / "export" / FILE_NAME, pictures)]
+    return [*files, write_report_page(RunFolder(folder))] if (folder / REPORT).is_file() else files
 
 
 def _guessed(guess: Guess) -> str:
@@ -110,24 +143,26 @@ def _open(folder: Path, guess: Guess) -> Lit:
         return _open_materials(folder)
     from renderers.dynamic import DynamicRenderer
     from renderers.gbuffer_assets import shown_by, view_of
+    from renderers.pbr_mesh import PbrMeshRenderer
     from sds3d.run import open_run
     from sds3d.shading.deferred import ShadeSettings
     from systems.text_to_3d import trained
 
     renderer, stage = trained(open_run(folder).read_recipe(), open_run(folder))
+    materials = renderer if isinstance(renderer, PbrMeshRenderer) else None
     if isinstance(renderer, DynamicRenderer):
         raise AssetError(
             f"'{folder}' moves, and moving assets cannot be lit yet. Give a run that stands still.", folder
         )
     cameras: Any = stage.cameras
     return Lit(
-        view=view_of(renderer, guess),
-        shader=shown_by(ShadeSettings(mode="layered")),
-        transform="srgb",
+        view=view_of(renderer, guess) if materials is None else materials.gbuffer,
+        shader=shown_by(ShadeSettings(mode="layered")) if materials is None else materials.picture,
+        transform="srgb" if materials is None else materials.config.view_transform,
         distance=sum(cameras.distance) / 2,
         fov_deg=cameras.fov_deg,
         device=next(renderer.parameters()).device,
-        has_materials=False,
+        has_materials=materials is not None,
     )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from renderers.base import Renderer
+from renderers.pbr_mesh import PbrMeshRenderer
 from renderers.surface import SurfaceRenderer
 from renderers.surface_texture import FieldTexture, ImageTexture, Places
 from renderers.volume.renderer import VolumeRenderer
@@ -26,6 +27,10 @@ def textured(renderer: Renderer, mesh: Mesh, size: int) -> Mesh:
     An asset that has a texture of its own keeps it, and its own triangles. Otherwise the mesh is unwrapped and every texel
     takes the colour that the asset's field has there.
     """
+    if isinstance(renderer, PbrMeshRenderer):
+        from systems.materials import with_textures
+
+        return with_textures(renderer, mesh, size)
     if isinstance(renderer, SurfaceRenderer) and isinstance(renderer.texture, ImageTexture):
         return _own_texture(renderer, renderer.texture)
     color_at = colors_of(renderer)

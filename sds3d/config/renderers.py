@@ -8,10 +8,11 @@ from pydantic import Field
 
 from sds3d.config.gaussians import GaussiansConfig
 from sds3d.config.nerf import NerfConfig, SdfConfig
+from sds3d.config.pbr import PbrMeshConfig
 from sds3d.config.sketch import SketchConfig
 from sds3d.config.surface import SurfaceConfig
 
 AnyRenderer = Annotated[
-    GaussiansConfig | NerfConfig | SdfConfig | SurfaceConfig | SketchConfig, Field(discriminator="kind")
+    GaussiansConfig | NerfConfig | SdfConfig | SurfaceConfig | PbrMeshConfig | SketchConfig, Field(discriminator="kind")
 ]
 """What may stand under `renderer:` of a recipe."""

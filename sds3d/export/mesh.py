@@ -74,7 +74,8 @@ def encode_glb(mesh: Mesh) -> bytes:
     attributes = {name: number for number, name in enumerate(["POSITION", *columns])}
     primitive: dict[str, Any] = {"attributes": attributes, "indices": len(arrays) - 1, "mode": 4, "material": 0}
     material, pictures = gltf_material(mesh.material or Material())
-    return glb.encode(arrays, primitive, {"materials": [material]}, pictures)
+    used = {"extensionsUsed": sorted(material["extensions"])} if "extensions" in material else {}
+    return glb.encode(arrays, primitive, {"materials": [material], **used}, pictures)
 
 
 def _unit(normals: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,7 +25,8 @@ def gltf_material(material: Material) -> tuple[dict[str, Any], list[bytes]]:
     """Return the JSON of a glTF material and its pictures, numbered as the JSON refers to them.
 
     Source: glTF 2.0 specification, section 3.9: base colour and emission are sRGB, the other pictures linear; roughness
-    is the green channel and metalness the blue one.
+    is the green channel and metalness the blue one. Lamps brighter than 1 and baked light need extensions of Khronos
+    (KHR_materials_emissive_strength, KHR_materials_unlit), which the file must name: keys of "extensions".
     """
     pictures: list[bytes] = []
 
@@ -51,6 +52,12 @@ def gltf_material(material: Material) -> tuple[dict[str, Any], list[bytes]]:
         tree["occlusionTexture"] = texture(material.occlusion)
     if material.emissive is not None:
         tree["emissiveTexture"] = texture(material.emissive)
-    if any(material.emissive_factor or ()):
-        tree["emissiveFactor"] = list(material.emissive_factor or ())
-    return tree, pictures
+    strength = max(material.emissive_factor or (0.0,))
+    if strength > 0.0:
+        tree["emissiveFactor"] = [value / max(strength, 1.0) for value in material.emissive_factor or ()]
+    extensions: dict[str, Any] = {}
+    if material.is_unlit:  # the two exclude each other
+        extensions["KHR_materials_unlit"] = {}
+    elif strength > 1.0:
+        extensions["KHR_materials_emissive_strength"] = {"emissiveStrength": strength}
+    return ({**tree, "extensions": extensions} if extensions else tree), pictures

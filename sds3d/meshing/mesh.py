@@ -26,7 +26,8 @@ class Material:
         base_color_factor: linear, in [0, 1].
         metallic_factor, roughness_factor: in [0, 1]. None: 0 and 1, or 1 and 1 with a metallic_roughness texture; so an
             asset is not metal unless something says so (the default of glTF itself is metal).
-        emissive_factor: linear, in [0, 1]; None: 0, or 1 with an emissive texture.
+        emissive_factor: linear, >= 0, above 1 for lamps; None: 0, or 1 with an emissive texture.
+        is_unlit: whether the colours hold their light already, so that viewers show them as they are.
 
     Textures may be given as bytes; they are kept as float32. Raises: ShapeError if a texture has another shape.
     """
@@ -40,6 +41,7 @@ class Material:
     metallic_factor: float | None = None
     roughness_factor: float | None = None
     emissive_factor: tuple[float, float, float] | None = None
+    is_unlit: bool = False
 
     def __post_init__(self) -> None:
         for name, channels in TEXTURES.items():

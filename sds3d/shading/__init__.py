@@ -29,6 +29,7 @@ hdri        read_light_image(path, convention="blender", axes="gltf") -> [H, 2H,
             write_hdr(path, image) · write_exr(path, image)
 lights      named_light(name) -> latlong image; LIGHTS = ("constant", "studio", "sunset", "overcast", "ring", "lamps", ...)
             open_light(name_or_path, resolution=..., ...) -> EnvironmentLight
+occlusion   specular_occlusion(n_dot_v, openness, roughness) · occluded(shaded, openness, normal, view, roughness) -> Shaded
 
 gbuffer     GBuffer(alpha, normal, position, base_colour, roughness, metallic, view, extras={}): all [B, H, W, C],
               attributes un-premultiplied; .material; extras: "raw", "progress", ...

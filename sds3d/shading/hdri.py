@@ -115,7 +115,7 @@ def _openexr(path: Path | str):  # type: ignore[no-untyped-def]  # a foreign mod
     except ImportError as problem:
         raise BackendError(
             f"'{path}' needs the package OpenEXR, which is not installed: {problem}. "
-            "Run 'pip install OpenEXR', or convert the file to .hdr."
+            "Run \"pip install 'sds3d[exr]'\" (or 'pip install OpenEXR'), or convert the file to .hdr, which needs nothing."
         ) from problem
     return OpenEXR
 
@@ -125,7 +125,7 @@ def probe() -> str:
     try:
         _openexr(".exr")
     except BackendError:
-        return "not installed: pip install OpenEXR (.hdr needs nothing)"
+        return "the package OpenEXR is not installed: pip install 'sds3d[exr]' (.hdr needs nothing)"
     return "available"
 
 

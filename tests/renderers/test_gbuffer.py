@@ -242,3 +242,17 @@ def test_a_training_step_looks_at_no_values():
     shaded = deferred.composite(deferred.shade(found, light).rgb, found.alpha, torch.zeros(2, 3, device=device))
     shaded.sum().backward()
     assert all(tensor.grad is not None for tensor in (*geometry, *attributes.values(), light.values))
+
+
+def test_crossing_outlines_keep_attributes_in_range():
+    """Splinters smaller than a pixel: several silhouettes in one pixel, whose blends overshoot."""
+    generator = torch.Generator().manual_seed(0)
+    centre = 1.2 * torch.rand(300, 1, 3, generator=generator) - 0.6
+    vertices = (centre + 0.03 * torch.randn(300, 3, 3, generator=generator)).reshape(-1, 3)
+    faces = torch.arange(900).view(300, 3)
+    found = gb.from_mesh(vertices, faces, material(vertices), turntable(4, 24))
+    assert float(found.alpha.min()) >= 0.0 and float(found.alpha.max()) <= 1.0
+    for picture in (found.base_colour, found.roughness, found.metallic):
+        assert float(picture.min()) >= 0.0 and float(picture.max()) <= 1.0
+    light = lights.open_light("lamps", 8).prefiltered()
+    assert bool(deferred.shade(found, light).rgb.isfinite().all())

@@ -90,6 +90,19 @@ def test_every_texture_gets_its_channel() -> None:
     assert pixels(pictures[tree["occlusionTexture"]["index"]])[0, 0] == 128
 
 
+def test_lamps_and_baked_light_name_their_extensions(tmp_path: Path, textured_mug: Mesh) -> None:
+    """Emission above 1 is a factor of at most 1 and a strength; colours that hold their light are not lit again."""
+    tree, _ = gltf_material(Material(emissive_factor=(4.0, 2.0, 0.0)))
+    assert tree["emissiveFactor"] == [1.0, 0.5, 0.0]
+    assert tree["extensions"] == {"KHR_materials_emissive_strength": {"emissiveStrength": 4.0}}
+    assert gltf_material(Material(is_unlit=True))[0]["extensions"] == {"KHR_materials_unlit": {}}
+    lamp = replace(textured_mug, material=Material(emissive_factor=(4.0, 2.0, 0.0)))
+    root, _ = glb.decode(write_mesh(tmp_path / "m.glb", lamp).read_bytes(), "m.glb")
+    assert root["extensionsUsed"] == ["KHR_materials_emissive_strength"]
+    plain, _ = glb.decode(write_mesh(tmp_path / "p.glb", textured_mug).read_bytes(), "p.glb")
+    assert "extensionsUsed" not in plain and "extensions" not in gltf_material(Material())[0]
+
+
 def pixels(data: bytes) -> np.ndarray:
     import io
 
