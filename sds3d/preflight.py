@@ -6,6 +6,7 @@ from sds3d import hardware
 from sds3d.config import Recipe
 from sds3d.guidance.requirements import check_recipe
 from sds3d.priors.source import Source
+from sds3d.priors.video.lengths import check_lengths
 
 
 def check(recipe: Recipe, *, checks_device: bool = True) -> list[Source]:
@@ -19,7 +20,9 @@ def check(recipe: Recipe, *, checks_device: bool = True) -> list[Source]:
         hardware.check_device(recipe.device)
         for _, stage in recipe.plan():
             hardware.check_rasteriser(stage.renderer.backend, recipe.device)
-    return check_recipe(recipe)
+    sources = check_recipe(recipe)
+    check_lengths(recipe)
+    return sources
 
 
 def check_start(recipe: Recipe) -> str:

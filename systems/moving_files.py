@@ -21,7 +21,7 @@ from sds3d.config import Recipe
 from sds3d.config.motion import MotionConfig
 from sds3d.export.images import to_bytes
 from sds3d.export.sketch.sketch import Motion, Sketch
-from sds3d.metrics.moving import motion_report
+from sds3d.metrics.moving import DENSER, motion_report
 from sds3d.run import RunFolder
 
 SIDES_DEG = (0.0, 90.0)
@@ -45,7 +45,8 @@ def write_moving(renderer: DynamicRenderer, recipe: Recipe, run: RunFolder, form
     """Write an asset that moves in each of `formats` and return the files.
 
     The rest pose is written as ever. Its motion: json, html and glb of sketches and glb of meshes hold it; svg adds
-    moving.svg; ply of splats adds a folder with one file a frame; mp4 and gif add a clip, png a sheet of all frames.
+    moving.svg; ply of splats adds a folder with one file a frame and moving.splatv; mp4 and gif add a clip, png a sheet
+    of all frames.
     """
     from systems.assets import write_assets
 
@@ -86,9 +87,12 @@ def _with_motion(name: str, renderer: DynamicRenderer, recipe: Recipe, folder: P
     if isinstance(inner, SketchRenderer):
         return _sketch_files(name, renderer, recipe, folder)
     if name == "ply" and isinstance(inner, GaussianRenderer):
-        from sds3d.export.moving.splat_sequence import write_splat_sequence
+        from sds3d.export.moving.splat_sequence import FACTS, write_splat_sequence
+        from sds3d.export.moving.splatv import write_splatv
 
-        return [write_splat_sequence(folder / "splats", _splats(renderer, recipe), motion.fps, motion.loop)]
+        frames, distance = _splats(renderer, recipe), sum(recipe.cameras.distance) / 2
+        sequence = write_splat_sequence(folder / "splats", frames, motion.fps, motion.loop)
+        return [sequence / FACTS, write_splatv(folder / "moving.splatv", frames, motion.loop, distance)]
     if name == "glb" and isinstance(inner, SurfaceRenderer):
         from sds3d.export.moving.gltf import write_moving_mesh
 
@@ -153,5 +157,7 @@ def some_frames(renderer: DynamicRenderer, recipe: Recipe, size: int, most: int 
 @torch.no_grad()
 def motion_metrics(renderer: DynamicRenderer, recipe: Recipe) -> dict[str, Any]:
     """Return how much the asset moves and keeps of itself (`sds3d.metrics.moving`), over the recipe's clip."""
+    motion = motion_of(recipe)
     moved = renderer.at(times_of(recipe))
-    return motion_report(moved.points.cpu().numpy().astype(np.float64), moved.rest.cpu().numpy().astype(np.float64))
+    dense = renderer.at(frame_times(DENSER * motion.frames, motion.loop)).points
+    return motion_report(*(places.cpu().numpy().astype(np.float64) for places in (moved.points, moved.rest, dense)))

@@ -111,9 +111,8 @@ def _make(
     for number, (name, stage) in enumerate(plan):
         if state is not None and number < state.get("stage", 0):
             continue
-        if name:
-            line = f"Stage {number + 1} of {len(plan)}, {name}: {stage.renderer.kind}, {stage.guidance.method}"
-            console.print(f"{line}, {stage.training.steps} steps", markup=False, highlight=False)
+        if line := _announced(recipe, number):
+            console.print(line, markup=False, highlight=False)
         with clock.part("load"):
             system = build_system(stage, state, number=number, name=name, before=system, prior_of=prior_of)
         state, before = None, system.steps_done
@@ -128,10 +127,22 @@ def _make(
     renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
         files = write_all([renderer, *others], system.recipe, run, recipe.formats)
-        run.update_metrics(judge=verdict(still(renderer), recipe.prompt.text))
+        run.update_metrics(judge=verdict(still(renderer), system.recipe.prompt.text))
         if isinstance(renderer, DynamicRenderer):
             run.update_metrics(motion=motion_metrics(renderer, system.recipe))
     return Outcome(files, interrupted=False)
+
+
+def _announced(recipe: Recipe, number: int) -> str:
+    """Return what is said when stage `number` begins: which of how many it is, and a prompt that was put in other words."""
+    plan = recipe.plan()
+    name, stage = plan[number]
+    changed = stage.prompt.text != recipe.prompt.text
+    said = f"'{stage.prompt.text}', as the bundled prior knows it" if changed else ""
+    if not name:
+        return f"Made of {said}" if said else ""
+    kinds = f"{stage.renderer.kind}, {stage.guidance.method}, {stage.training.steps} steps"
+    return f"Stage {number + 1} of {len(plan)}, {name}: {kinds}" + (f", of {said}" if said else "")
 
 
 def trained(recipe: Recipe, run: RunFolder, number: int = 0) -> tuple[Renderer, Recipe]:

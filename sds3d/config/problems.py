@@ -33,7 +33,7 @@ def explain_failure(error: ValidationError, model: Model) -> ConfigError:
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, KeyProblem):
         return ConfigError(str(cause), path=cause.path)
-    field = field_at(model, location)
+    field = field_at(model, location, chosen)
     if problem["type"].startswith("union_tag") and field is not None:
         location, words = (*location, str(field.discriminator)), list(variants(field))
         given = problem["input"].get(field.discriminator) if isinstance(problem["input"], dict) else None

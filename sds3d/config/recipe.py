@@ -14,9 +14,10 @@ from sds3d.config.base import Config, increasing
 from sds3d.config.export import ExportConfig, ExportFormat, check_formats, usual
 from sds3d.config.gaussians import GaussiansConfig
 from sds3d.config.motion import MotionConfig, check_movable
-from sds3d.config.prior import BUNDLED, PriorConfig
+from sds3d.config.prior import PriorConfig
 from sds3d.config.problems import KeyProblem
 from sds3d.config.renderers import AnyRenderer
+from sds3d.config.stage_texts import texts_of
 from sds3d.errors import nearest
 from sds3d.guidance.methods import AnyGuidance, SdsConfig
 from sds3d.prompts import BETTER, WORSE, Prompt, ViewWords
@@ -250,23 +251,17 @@ class Recipe(Stage, About):
     def plan(self) -> list[tuple[str, Recipe]]:
         """Return the stages in order as (name, recipe of one stage); a recipe without stages has one, named "".
 
-        A still stage before one that moves leaves the words for motions out where its prior is the bundled one, which
-        never saw them.
+        Prompts are put as the bundled prior knows them (`texts_of`).
         """
-        if not self.stages:
+        stages = self.stages or {"": self}
+        texts = texts_of(self.prompt.text, stages, self.seed)
+        if not self.stages and texts[""] == self.prompt.text:
             return [("", self)]
-        moves = any(stage.motion is not None for stage in self.stages.values())
+        prompts = {name: self.prompt.model_copy(update={"text": text}) for name, text in texts.items()}
         return [
-            (name, self.model_copy(update={"stages": {}, "prompt": self._prompt_of(stage, moves), **_keys_of(stage)}))
-            for name, stage in self.stages.items()
+            (name, self.model_copy(update={"stages": {}, "prompt": prompts[name], **_keys_of(stage)}))
+            for name, stage in stages.items()
         ]
-
-    def _prompt_of(self, stage: Stage, moves: bool) -> PromptConfig:
-        if not moves or stage.motion is not None or stage.prior.path != BUNDLED:
-            return self.prompt
-        from sds3d.toybox.motion_words import without_motion
-
-        return self.prompt.model_copy(update={"text": without_motion(self.prompt.text)})
 
     @model_validator(mode="after")
     def _formats_suit_the_asset(self) -> Recipe:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import annotated_types
@@ -46,8 +46,11 @@ def is_named(field: FieldInfo | None) -> bool:
     return is_map and isinstance(args[1], type) and issubclass(args[1], BaseModel)
 
 
-def field_at(model: Model, location: Iterable[int | str]) -> FieldInfo | None:
-    """Return the field of `model` at `location` (without tags, see `untagged`), or None outside the schema."""
+def field_at(model: Model, location: Iterable[int | str], chosen: Collection[Model] = ()) -> FieldInfo | None:
+    """Return the field of `model` at `location` (without tags, see `untagged`), or None outside the schema.
+
+    Variants in `chosen` come before others that have a key of the same name.
+    """
     field: FieldInfo | None = None
     current, was_name = [model], False
     for part in location:
@@ -60,7 +63,7 @@ def field_at(model: Model, location: Iterable[int | str]) -> FieldInfo | None:
         field = next((section.model_fields[part] for section in current if part in section.model_fields), None)
         if field is None:
             return None
-        current = sections_of(field)
+        current = sorted(sections_of(field), key=lambda section: section not in chosen)
     return field
 
 

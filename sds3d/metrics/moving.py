@@ -14,6 +14,10 @@ LEAST_ENERGY = 0.02
 """Motion energy above which an asset counts as moving: two hundredths of its radius, root mean square."""
 MOST_DRIFT = 0.25
 """Identity drift below which it counts as the same thing."""
+DENSER = 4
+"""How many times as many moments as frames a path is sampled at to see whether it is smooth between them."""
+MOST_PATH_JITTER = 0.5
+"""Jitter of the densely sampled path below which it counts as smooth; corners at every frame (straight ways) give 0.85."""
 
 
 def size_of(rest: Values) -> float:
@@ -48,7 +52,8 @@ def identity_drift(points: Values, rest: Values, edges: NDArray[np.integer[Any]]
 def jitter(points: Values) -> float:
     """Return the root mean square of second differences over frames, by that of first differences; 0 for steady motion.
 
-    White noise gives about 1.7.
+    White noise gives about 1.7, a sine of k swings over F frames 2 sin(pi k / F): it tells how coarse frames are in time
+    as much as how restless the path is. Sample the path densely (`DENSER`) to leave the frames out of it.
     """
     _check(points)
     first = np.diff(points, axis=0)
@@ -70,9 +75,13 @@ def nearest_edges(rest: Values, neighbours: int = 4) -> NDArray[np.int64]:
     return np.stack([np.repeat(np.arange(len(rest)), index.shape[1]), index.ravel()], axis=1)
 
 
-def motion_report(points: Values, rest: Values) -> dict[str, Any]:
-    """Return the numbers of metrics.json: energy, drift, jitter, and whether both are within their bounds."""
+def motion_report(points: Values, rest: Values, dense: Values | None = None) -> dict[str, Any]:
+    """Return the numbers of metrics.json: energy, drift, jitter, and whether they are within their bounds.
+
+    dense: the same points on the same path at `DENSER` times as many moments; None: their jitter is not told.
+    """
     energy, drift = motion_energy(points), identity_drift(points, rest, nearest_edges(rest))
+    restless = {} if dense is None else {"path_jitter": jitter(dense), "is_smooth": jitter(dense) < MOST_PATH_JITTER}
     return {
         "frames": len(points),
         "energy": energy,
@@ -80,6 +89,7 @@ def motion_report(points: Values, rest: Values) -> dict[str, Any]:
         "jitter": jitter(points) if len(points) > 2 else 0.0,
         "moves": energy > LEAST_ENERGY,
         "keeps_identity": drift < MOST_DRIFT,
+        **restless,
     }
 
 

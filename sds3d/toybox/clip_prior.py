@@ -25,6 +25,7 @@ from sds3d.priors.video.settings import VideoSettings
 from sds3d.toybox.captions import Description
 from sds3d.toybox.clips import ClipDescription, composite, render_clip
 from sds3d.toybox.dataset import IMAGE_SIZE
+from sds3d.toybox.motion_words import motion_pattern
 from sds3d.toybox.motions import MOTIONS, motions_of
 from sds3d.toybox.palette import COLORS, NOUNS
 from sds3d.toybox.posing import Manner
@@ -168,6 +169,7 @@ def read(text: str) -> Words:
     names = [name for name in NOUNS if re.search(rf"\b{name}\b", plain)]
     colours = [name for name in COLOURS if re.search(rf"\b{name}\b", plain)]
     suits = motions_of(names[0]) if names else ()
-    motions = [name for name in suits if MOTIONS[name].words in " ".join(plain.split())]
+    spaced = " ".join(plain.split())
+    motions = [name for name in suits if re.search(motion_pattern(MOTIONS[name].words), spaced)]
     noun = NOUNS.index(names[0]) if names else -1
     return noun, COLOURS.index(colours[0]) if colours else -1, list(MOTIONS).index(motions[0]) if motions else -1

@@ -194,8 +194,17 @@ def test_files_of_a_moving_asset(kind: str, recipe: Recipe, tmp_path: Path) -> N
     ]
     files = write_moving(asset, wanted, RunFolder(tmp_path), formats)
     names = {file.name for file in files}
+    assert all(file.is_file() for file in files)  # the command line lists them with their sizes
     if kind == "gaussians":
-        assert {"splats.ply", "splats", "turntable.mp4", "clip.mp4", "contact.png", "clip.png"} == names
+        assert {
+            "splats.ply",
+            "sequence.json",
+            "moving.splatv",
+            "turntable.mp4",
+            "clip.mp4",
+            "contact.png",
+            "clip.png",
+        } == names
         facts = json.loads((tmp_path / "export" / "splats" / "sequence.json").read_text())
         assert len(facts["frames"]) == FRAMES and facts["loop"] and facts["count"] == 12
         import av
@@ -270,6 +279,7 @@ def test_the_shipped_recipes_are_whole_with_and_without_tiny(name: str) -> None:
     assert still.motion is None and moves.motion is not None and moves.prior.path == "modelscope"
     assert still.prompt.text == "a robot waving"  # only the bundled prior has never heard of waving
     (_, still), (_, moves) = load_recipe(name, ["tiny"], (), given).plan()
-    assert (still.prompt.text, moves.prompt.text) == ("a robot", "a robot waving")
+    told = {"4doodle": ("a blue robot", "a blue robot waving"), "livesketch": ("a robot", "a robot waving")}
+    assert (still.prompt.text, moves.prompt.text) == told[name]  # black ink needs no colour
     assert (still.prior.path, moves.prior.path) == ("toybox", "toybox-clips")
     assert moves.motion is not None and moves.motion.frames == 8

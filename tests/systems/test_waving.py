@@ -49,7 +49,7 @@ def test_a_robot_lifts_its_arm_and_stays_a_robot() -> None:
         system.losses(step, "cpu")[0].backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     report = motion_metrics(asset, recipe)
-    assert report["energy"] > LEAST_ENERGY and report["identity_drift"] < MOST_DRIFT, report
+    assert report["energy"] > LEAST_ENERGY and report["identity_drift"] < MOST_DRIFT and report["is_smooth"], report
     rest, points = asset.at().points[0].detach(), asset.at(times_of(recipe)).points.detach()
     assert torch.equal(points[0], rest)
     middle = rest[:, 2].median()

@@ -67,6 +67,8 @@ def read_json(path: Path | str) -> Sketch:
     if tree.get("version") != VERSION:
         raise _refused(path, f"its version is {tree.get('version')!r}")
     try:
+        if not tree["strokes"]:
+            raise _refused(path, "it has 0 strokes, but at least 1 is needed")
         return _sketch(tree)
     except (KeyError, IndexError, TypeError, ValueError, ShapeError) as error:
         raise _refused(path, f"its strokes are not complete ({error!r})") from error
@@ -74,8 +76,6 @@ def read_json(path: Path | str) -> Sketch:
 
 def _sketch(tree: dict[str, Any]) -> Sketch:
     strokes, motion = tree["strokes"], tree.get("motion")
-    if not strokes:
-        raise ValueError("0 strokes")
     weights = [stroke.get("weights") for stroke in strokes]
     points = np.array([stroke["points"] for stroke in strokes], np.float64)
     has_weights = any(row is not None for row in weights)

@@ -87,12 +87,14 @@ function tick(now) {
   requestAnimationFrame(tick);
 }
 
-canvas.addEventListener("pointerdown", event => canvas.setPointerCapture(event.pointerId));
+let held = [0, 0];  // where the pointer was; browsers do not agree about the unit of movementX
+canvas.addEventListener("pointerdown", event => { held = [event.clientX, event.clientY]; canvas.setPointerCapture(event.pointerId); });
 canvas.addEventListener("pointermove", event => {
   if (!event.buttons) return;
   spinning = false;
-  view.azimuth -= 0.4 * event.movementX;
-  view.elevation = Math.max(-89, Math.min(89, view.elevation + 0.4 * event.movementY));
+  view.azimuth -= 0.4 * (event.clientX - held[0]);
+  view.elevation = Math.max(-89, Math.min(89, view.elevation + 0.4 * (event.clientY - held[1])));
+  held = [event.clientX, event.clientY];
   draw();
 });
 canvas.addEventListener("wheel", event => {

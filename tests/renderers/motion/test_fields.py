@@ -121,6 +121,21 @@ def test_one_node_moves_everything_rigidly_and_weights_sum_to_1():
     )
 
 
+def test_nodes_that_move_alike_move_everything_rigidly():
+    """A15: blending equal transforms gives that transform, whatever the weights."""
+    basis = Basis("polynomial", 5, 1)
+    field = fields.Nodes(points(6, seed=3), basis, nearest=4).double()
+    vector, shift = torch.tensor([0.3, -0.5, 0.8]).double(), torch.tensor([0.2, 0.1, -0.4]).double()
+    turn = rotation_from_vector(vector)
+    with torch.no_grad():
+        field.rotation[:, 0] = vector
+        field.translation[:, 0] = field.nodes @ turn.T - field.nodes + shift
+    rest = points()
+    there = field(rest, torch.ones(1, dtype=torch.float64))
+    assert (rest + there.offsets[0] - (rest @ turn.T + shift)).abs().max() < 1e-7
+    assert torch.allclose(rotation_from_quaternion(there.turns[0]), turn.expand(12, 3, 3), atol=1e-9)
+
+
 def small_hexplane(**changes):
     settings = {"channels": 1, "resolution": 2, "time_resolution": 2, "scales": (1,), "radius": 1.0, "hidden": 4}
     return fields.Hexplane(generator(), **(settings | changes)).double()

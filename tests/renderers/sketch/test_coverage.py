@@ -86,7 +86,7 @@ def test_gradients_are_those_of_finite_differences(make_points, make_cameras, ma
         above, below = loss(**{name: value + 1e-6 * direction}), loss(**{name: value - 1e-6 * direction})
         numeric = float(above - below) / 2e-6
         exact = float((gradient * direction).sum())
-        assert abs(exact - numeric) < 2e-6 * max(abs(exact), float(gradient.norm())), name
+        assert abs(exact - numeric) < 1e-6 * max(abs(exact), float(gradient.norm())), name
 
 
 def scene(make_points):

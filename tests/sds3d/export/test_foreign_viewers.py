@@ -109,13 +109,31 @@ def everything(mesh: Mesh) -> Mesh:
     return Mesh(mesh.vertices, mesh.faces, mesh.colors, mesh.uvs, mesh.uv_faces, material)
 
 
+def lamp(mesh: Mesh) -> Mesh:
+    """The mesh as a lamp brighter than white."""
+    assert mesh.material is not None
+    material = Material(base_color=mesh.material.base_color, emissive_factor=(4.0, 2.0, 1.0))
+    return Mesh(mesh.vertices, mesh.faces, mesh.colors, mesh.uvs, mesh.uv_faces, material)
+
+
+def unlit(mesh: Mesh) -> Mesh:
+    """The mesh with colours that hold their light already."""
+    assert mesh.material is not None
+    material = Material(base_color=mesh.material.base_color, is_unlit=True)
+    return Mesh(mesh.vertices, mesh.faces, mesh.colors, mesh.uvs, mesh.uv_faces, material)
+
+
 # The walls of the mug are one face high, so colours at its vertices are a coarse copy; a metal, or colours decoded once too
 # often or too seldom, would be 0.15 and more away.
 CASES = [(plain, 0.08), (lambda mesh: mesh, 0.03)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", [plain, lambda mesh: mesh, everything], ids=["vertex colours", "textured", "all"])
+@pytest.mark.parametrize(
+    "change",
+    [plain, lambda mesh: mesh, everything, lamp, unlit],
+    ids=["vertex colours", "textured", "all", "lamp", "unlit"],
+)
 def test_the_khronos_validator_finds_nothing(
     tmp_path: Path, textured_mug: Mesh, node_package: Callable[[str], Path], change: Callable[[Mesh], Mesh]
 ) -> None:

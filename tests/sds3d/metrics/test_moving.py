@@ -43,6 +43,27 @@ def test_noise_jitters_and_steady_motion_does_not():
     assert moving.jitter(RNG.normal(size=(400, 20, 3))) == pytest.approx(3**0.5, abs=0.05)
 
 
+@pytest.mark.parametrize("swings", [1, 2])
+def test_jitter_of_a_swing_is_that_of_its_frames_and_falls_with_denser_ones(swings):
+    """2 sin(pi k / F): two swings in eight frames give 1.41 however smooth they are."""
+    for frames in (8, moving.DENSER * 8):
+        angle = 2 * np.pi * swings * np.arange(frames) / frames
+        found = moving.jitter(np.sin(angle[:, None, None] + RNG.uniform(0, 2 * np.pi, (1, 400, 3))))
+        assert found == pytest.approx(2 * np.sin(np.pi * swings / frames), rel=0.05)
+    assert found < moving.MOST_PATH_JITTER
+
+
+def test_the_report_tells_smooth_paths_from_straight_ways_between_random_places():
+    corners, place = RNG.normal(size=(9, 60, 3)), np.arange(32) / moving.DENSER
+    share = (place % 1)[:, None, None]
+    straight = (1 - share) * corners[place.astype(int)] + share * corners[place.astype(int) + 1]
+    rough = moving.motion_report(corners[:8], REST, straight)
+    assert rough["path_jitter"] == pytest.approx(0.85, abs=0.06) and rough["is_smooth"] is False
+    smooth = np.stack([turned(0.4 * np.sin(angle)) for angle in 2 * np.pi * place / 8])
+    assert moving.motion_report(smooth[:: moving.DENSER], REST, smooth)["is_smooth"] is True
+    assert "is_smooth" not in moving.motion_report(corners, REST)
+
+
 def test_pixels_moved_is_the_median_of_the_farthest_and_edges_join_neighbours():
     pixels = np.zeros((3, 5, 2))
     pixels[1, :, 0] = [0, 1, 2, 3, 40]

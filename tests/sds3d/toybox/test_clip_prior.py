@@ -10,9 +10,9 @@ from sds3d.errors import ConfigError
 from sds3d.priors.base import Query
 from sds3d.priors.noise_levels import variance_preserving
 from sds3d.toybox.clip_prior import UNTOLD, ToyClipPrior, read
-from sds3d.toybox.motion_words import without_motion
+from sds3d.toybox.motion_words import INKS, with_colour, without_motion
 from sds3d.toybox.motions import MOTIONS
-from sds3d.toybox.palette import COLORS, NOUNS
+from sds3d.toybox.palette import COLORS, NOUNS, is_held_out
 
 
 class Shrink:
@@ -85,6 +85,34 @@ def test_words_are_places_in_the_toybox():
     assert read("a robot flapping its wings")[2] == -1  # robots have none
     assert read("something") == (-1, -1, -1)
     assert without_motion("a red robot Waving, front view") == "a red robot, front view"
+    flap = list(MOTIONS).index("flap")
+    assert read("a duck flapping its wings")[2] == read("a duck flapping")[2] == flap
+    assert without_motion("a duck flapping") == without_motion("a duck flapping its wings") == "a duck"
+    assert without_motion("a rocket taking pictures") == "a rocket taking pictures"
+
+
+@pytest.mark.parametrize(
+    ("text", "seed", "expected"),
+    [
+        ("a robot waving", 0, "a blue robot waving"),  # red robots are held out from the prior's training
+        ("a robot waving", 4, "a brown robot waving"),
+        ("A tall robot", 3, "A tall orange robot"),
+        ("an airplane flying", 0, "a red airplane flying"),
+        ("a Duck", 0, "a red Duck"),
+        ("a red robot", 1, "a red robot"),
+        ("a robot with a mug", 0, "a robot with a mug"),
+        ("something", 0, "something"),
+    ],
+)
+def test_a_thing_without_a_colour_is_given_one(text, seed, expected):
+    assert with_colour(text, seed) == expected
+
+
+def test_every_noun_gets_colours_that_the_prior_saw_with_it():
+    for noun in NOUNS:
+        for seed in range(len(INKS)):
+            colour = with_colour(f"a {noun}", seed).split()[1]
+            assert colour in INKS and not is_held_out(noun, colour)
 
 
 def test_an_unknown_thing_is_the_standard_normal_and_long_clips_are_refused(prior):
