@@ -17,8 +17,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 
-def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
-    """Write the loss curves of a training log as a picture: training, validation, shuffled text and shuffled camera."""
+NAMES = ("loss", "val", "val_shuffled_text", "val_shuffled_camera")
+
+
+def draw_curve(rows: list[dict[str, Any]], path: Path, names: tuple[str, ...] = NAMES) -> None:
+    """Write the curves of a training log as a picture: losses in training, in validation, and with wrong conditions."""
     from math import log
 
     from PIL import Image, ImageDraw
@@ -26,7 +29,7 @@ def draw_curve(rows: list[dict[str, Any]], path: Path) -> None:
     width, height, margin = 900, 420, 50
     picture = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(picture)
-    lines = {"loss": "grey", "val": "black", "val_shuffled_text": "blue", "val_shuffled_camera": "red"}
+    lines = dict(zip(names, ("grey", "black", "blue", "red", "green"), strict=False))
     values = [log(row[name]) for row in rows for name in lines if name in row]
     low, high, last = min(values), max(values), rows[-1]["step"]
     for number, (name, color) in enumerate(lines.items()):

@@ -81,12 +81,12 @@ def train(
         Path | None, typer.Option(help="Train this prior further instead of a new one.", show_default=False)
     ] = None,
     video: Annotated[
-        bool, typer.Option("--video", help="Train a motion adapter for the prior --start (the bundled one) instead.")
+        bool, typer.Option("--video", help="Train a prior of clips from the prior --start (the bundled one) instead.")
     ] = False,
 ) -> None:
     """Train the bundled prior and its judge; hours on a CPU, resumes where it was stopped.
 
-    With --video: motion modules for the frozen prior, on clips of moving toys, into --out (a folder beside the prior).
+    With --video: a UNet over the frames of a clip, on clips of moving toys, into --out (a folder beside the prior).
     """
     if start is not None:
         check_folder(start)

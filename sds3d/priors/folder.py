@@ -39,6 +39,9 @@ class PriorMetadata:
         nouns, colours, words: what the prior was trained on, `words` being the rest ("a", "photo", "tall" ...);
             all empty means that it has no closed vocabulary.
         clip_skip: so many last layers of the text encoder are left out (models trained that way say so).
+        frames: of a clip, for UNets that take the frames of a clip as channels; None for all others.
+        frame_scales: with `frames`, standard deviations of the cosine transform over time of latents, see
+            `sds3d.priors.video.stacked.FrameBalance`.
         licence: SPDX identifier of the weights.
     """
 
@@ -49,6 +52,8 @@ class PriorMetadata:
     colours: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     clip_skip: int = 0
+    frames: int | None = None
+    frame_scales: tuple[float, ...] = ()
     licence: str | None = None
 
     @property
@@ -135,26 +140,6 @@ def check_network(path: Path | str, allowed: str) -> tuple[dict[str, Any], str |
     return config, find_weights(root, "diffusion_pytorch_model")[1]
 
 
-def check_words(path: Path | str) -> PriorFolder:
-    """Return just the text encoder and tokenizer of the folder at `path`, checked. Raises: AssetError if one is broken."""
-    root, part = Path(path), TEXT_ENCODERS[0]
-    _check_tokenizer(root / tokenizer_of(part))
-    weights, variant = find_weights(root / part, _STEMS[part])
-    return PriorFolder(
-        path=root,
-        metadata=read_metadata(root / METADATA_FILE),
-        configs={part: _read_json(root / part / "config.json")},
-        weights={part: weights},
-        variants={part: variant},
-    )
-
-
-def read_scheduler(path: Path | str) -> dict[str, Any] | None:
-    """Return the scheduler's configuration in the folder at `path`, None if there is none."""
-    file = Path(path) / "scheduler" / "scheduler_config.json"
-    return _read_json(file) if file.is_file() else None
-
-
 def base_of(path: Path | str) -> str:
     """Return the name of the model a part in the folder at `path` was made for, "" if its sds3d.json says nothing."""
     file = Path(path) / METADATA_FILE
@@ -171,6 +156,7 @@ def read_metadata(file: Path) -> PriorMetadata:
         ("image_size", int),
         ("text_tokens", int),
         ("clip_skip", int),
+        ("frames", int),
         ("camera_condition", str),
         ("licence", str),
     ):
@@ -178,6 +164,7 @@ def read_metadata(file: Path) -> PriorMetadata:
             data[name] = _typed(file, name, raw[name], kind)
     for name in ("nouns", "colours", "words"):
         data[name] = tuple(_typed(file, name, word, str) for word in _typed(file, name, raw.get(name, []), list))
+    data["frame_scales"] = tuple(_typed(file, "frame_scales", s, float) for s in raw.get("frame_scales") or [])
     metadata = PriorMetadata(**data)
     if metadata.camera_condition not in CAMERA_CONDITIONS:
         raise AssetError(

@@ -48,8 +48,9 @@ PIPELINES: dict[str, Family] = {
     "CogVideoXPipeline": "video",
     "LTXPipeline": "video",
     "ToyClipPipeline": "toy_clips",
+    "StackedFramesPipeline": "video",
 }
-"""diffusers' pipeline class, as model_index.json names it -> family."""
+"""Pipeline class, as model_index.json names it -> family; all but the toy clips and stacked frames are diffusers'."""
 
 NETWORKS: dict[str, Family] = {
     "ControlNetModel": "controlnet",
@@ -267,7 +268,7 @@ def _no_model(folder: Path) -> str:
 
 def _entry_of(path: Path) -> Entry | None:
     """Return the catalog's entry of a folder inside the hub's cache or written by `fetch --to`, else None."""
-    for name in ("toybox", "toybox-clips"):
+    for name in ("toybox", "toybox-clips", "toybox-motion"):
         if path.resolve() == shipped("assets", "priors", name).resolve():
             return find_entry(name)
     found = re.search(r"models--([^/\\]+)", str(path))

@@ -25,7 +25,7 @@ CLIP_RECORD = np.dtype(
     [*RECORD.descr, ("motion", "i2"), ("size", "f4"), ("side", "f4"), ("phase", "f4"), ("is_loop", "?")]
 )
 """One clip: the words and the camera of `dataset.RECORD`, then the motion (index into MOTION_NAMES) and its manner."""
-COLORLESS_SHARE, VIEW_SHARE = 0.06, 0.25
+COLORLESS_SHARE, VIEW_SHARE = 0.12, 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,7 @@ def clip_phrase(clip: ClipDescription, with_color: bool = True) -> str:
 
 
 def clip_caption(clip: ClipDescription, azimuth_deg: float, elevation_deg: float, rng: np.random.Generator) -> str:
-    """Return a random caption of a clip; empty in 12 % of draws, without colour in 6 %, with the view in 25 %."""
+    """Return a random caption of a clip; empty in 12 % of draws, without colour in 12 %, with the view in 25 %."""
     draw = rng.random(3)
     if draw[0] < EMPTY_SHARE:
         return ""

@@ -1,4 +1,4 @@
-"""Networks of the bundled motion adapter: motion modules for the bundled UNet, its text encoder with words of motion."""
+"""Networks of the bundled video prior: a UNet over stacked frames that begins with the bundled one, words of motion."""
 
 from __future__ import annotations
 
@@ -6,33 +6,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sds3d.toybox.motions import motion_vocabulary
-from sds3d.toybox.networks import make_text_encoder, make_unet
+from sds3d.toybox.networks import LATENT_CHANNELS, make_text_encoder, make_unet
 from sds3d.toybox.tokenizer import write_tokenizer
 
 FRAMES = 8
-HEADS = 4
+CHANNELS = (64, 96, 144)
+"""Widths: in float16 the prior stays below 15 MB. The widest maps are not narrower than those of the bundled UNet, as
+they carry the 32 channels of a clip."""
 SPECIAL_TOKENS = 2
 """Start and end of a text: the last two rows of every vocabulary of the toybox."""
 
 
-def make_adapter(channels: tuple[int, ...] = (64, 128, 192)) -> Any:
-    """Return an untrained MotionAdapter that changes nothing yet: its modules' last layers are zero."""
-    from diffusers import MotionAdapter
+def make_stacked_unet(channels: tuple[int, ...] = CHANNELS, frames: int = FRAMES) -> Any:
+    """Return an untrained UNet whose channels are the frames of a clip, or rows of their transform over time."""
+    return make_unet(channels=channels, frames=frames)
 
-    adapter: Any = MotionAdapter(
-        block_out_channels=channels,
-        motion_layers_per_block=1,
-        motion_num_attention_heads=HEADS,
-        motion_norm_num_groups=16,
-        motion_max_seq_length=FRAMES,
-    )
-    for name, parameter in adapter.named_parameters():
-        if "proj_out" in name:
-            nn.init.zeros_(parameter)
-    return adapter
+
+def kept(of: int, count: int) -> Tensor:
+    """Return which `count` of `of` channels are kept, evenly spread: [count] int64, rising."""
+    return (torch.arange(count) * of).div(count, rounding_mode="floor")
+
+
+def thinned(wide: dict[str, Tensor], network: nn.Module, joined: dict[int, tuple[int, int]]) -> dict[str, Tensor]:
+    """Return a state for `network` made of every so many channels of the wider network's state.
+
+    Args:
+        wide: parameters of the wider network, same names.
+        joined: widths that are two sets of channels side by side, {wide: (first of wide, first of narrow)}: each set is
+            thinned by itself.
+    """
+    state = network.state_dict()
+    for name, narrow in state.items():
+        value = wide[name].float()
+        if name.startswith(("conv_in.", "conv_out.")):
+            value = _of_first_row(value, narrow, is_input=name == "conv_in.weight")
+        for axis, (of, count) in enumerate(zip(value.shape, narrow.shape, strict=True)):
+            if of == count:
+                continue
+            if of in joined and count == joined[of][1] + of - joined[of][0]:
+                first, small = joined[of]
+                rows = torch.cat([kept(first, small), torch.arange(first, of)])
+            else:
+                rows = kept(of, count)
+            value = value.index_select(axis, rows)
+        state[name] = value
+    return state
+
+
+def _of_first_row(value: Tensor, narrow: Tensor, is_input: bool) -> Tensor:
+    """Return a layer of one frame as one of all rows: the mean frame goes the known way, other rows go out as zero."""
+    axis = 1 if is_input else 0
+    if value.shape[axis] != LATENT_CHANNELS:
+        return value
+    others = narrow.narrow(axis, LATENT_CHANNELS, narrow.shape[axis] - LATENT_CHANNELS)
+    return torch.cat([value, others if is_input else torch.zeros_like(others)], dim=axis)
 
 
 def grown_text_encoder(prior: Path, vocabulary: int) -> Any:
@@ -58,24 +88,16 @@ def make_tokenizer(folder: Path) -> Any:
     return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
-def trainable(prior: Path, vocabulary: int, seed: int, **unet: Any) -> nn.ModuleDict:
-    """Return what is trained, {"adapter", "text"}, in float32."""
-    from diffusers.models.attention_processor import AttnProcessor
-
-    torch.manual_seed(seed)
-    adapter = make_adapter(**unet)
-    for module in adapter.modules():
-        if hasattr(module, "set_processor"):  # the fused CPU attention is slower at eight frames
-            module.set_processor(AttnProcessor())
-    return nn.ModuleDict({"adapter": adapter, "text": grown_text_encoder(prior, vocabulary)})
-
-
-def frozen_unet(prior: Path, **unet: Any) -> Any:
-    """Return the prior's UNet, frozen, with the attention that is fast on CPUs."""
+def trainable(prior: Path, vocabulary: int, seed: int, from_pictures: bool = True, **unet: Any) -> nn.ModuleDict:
+    """Return what is trained, {"unet", "text"}, in float32; the UNet begins with channels of that of the folder `prior`."""
     from diffusers.models.attention_processor import AttnProcessor
     from safetensors.torch import load_file
 
-    network = make_unet(**unet)
-    network.load_state_dict(load_file(prior / "unet" / "diffusion_pytorch_model.safetensors"))
-    network.set_attn_processor(AttnProcessor())
-    return network.eval().requires_grad_(False)
+    torch.manual_seed(seed)
+    network = make_stacked_unet(**unet)
+    if from_pictures:
+        wide = load_file(prior / "unet" / "diffusion_pytorch_model.safetensors")
+        first, second, _ = network.config["block_out_channels"]
+        network.load_state_dict(thinned(wide, network, joined={128 + 64: (128, second)} if first == 64 else {}))
+    network.set_attn_processor(AttnProcessor())  # the fused CPU attention is slower in training
+    return nn.ModuleDict({"unet": network, "text": grown_text_encoder(prior, vocabulary)})

@@ -47,14 +47,19 @@ def make_text_encoder(vocabulary_size: int) -> Any:
     return CLIPTextModel._from_config(config, attn_implementation="eager")
 
 
-def make_unet(camera_condition: str = CAMERA_CONDITION, channels: tuple[int, ...] = (64, 128, 192)) -> Any:
-    """Return an untrained UNet with cross-attention at 4x4; camera, pooled text and time scale and shift every block."""
+def make_unet(
+    camera_condition: str = CAMERA_CONDITION, channels: tuple[int, ...] = (64, 128, 192), frames: int = 1
+) -> Any:
+    """Return an untrained UNet with cross-attention at 4x4; camera, pooled text and time scale and shift every block.
+
+    With `frames` above 1 it takes that many frames of a clip side by side as channels.
+    """
     from diffusers import UNet2DConditionModel
 
     return UNet2DConditionModel(
         sample_size=LATENT_SIZE,
-        in_channels=LATENT_CHANNELS,
-        out_channels=LATENT_CHANNELS,
+        in_channels=frames * LATENT_CHANNELS,
+        out_channels=frames * LATENT_CHANNELS,
         block_out_channels=channels,
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D", "CrossAttnDownBlock2D"),

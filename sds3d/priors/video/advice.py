@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sds3d.errors import ConfigError, nearest
 from sds3d.guidance.config import WeightName, fall
-from sds3d.priors.video.families import ANIMATEDIFF, COGVIDEOX, LTX, SVD, UNET3D, WAN, Family
+from sds3d.priors.video.families import ANIMATEDIFF, COGVIDEOX, LTX, STACKED, SVD, UNET3D, WAN, Family
 from sds3d.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ WINDOWS: dict[str, Window] = {
 SCALES: dict[str, Schedule] = {
     UNET3D.title: Schedule.constant(100.0),  # ModelScope 30-100 (live_sketch 30 and 40), Zeroscope 100 (4D-fy)
     ANIMATEDIFF.title: Schedule.constant(40.0),  # 25-50 in use
+    STACKED.title: Schedule.constant(5.0),  # ours, as for the bundled prior
     SVD.title: Schedule.constant(2.0),  # its pipeline: 1 to 3 over the frames
     WAN.title: fall(25.0, 12.0),  # quoted for CHORD; 10-25
     COGVIDEOX.title: Schedule.constant(15.0),  # ours: no public distillation from it; its pipeline samples with 6

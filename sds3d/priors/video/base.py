@@ -53,6 +53,8 @@ class FrameRule:
         return [*below, *above] or [next(n for n in largest if self.allows(n))]
 
     def __str__(self) -> str:
+        if self.least == self.most:
+            return f"exactly {self.most} frames"
         step = self.step or self.stride
         rule = "any number of frames" if step == 1 else f"{step} k + {self.first} frames"
         limit = f" from {self.least}" + ("" if self.most is None else f" to {self.most}")

@@ -68,6 +68,18 @@ ANIMATEDIFF = Family(
     size=(512, 512),
     fps=8.0,
 )
+STACKED = Family(
+    title="stacked frames",
+    part="unet",
+    networks=("UNet2DConditionModel",),
+    autoencoder="AutoencoderKL",
+    words="clip",
+    output=None,
+    noise="betas",
+    frames=8,
+    size=None,
+    fps=8.0,
+)
 SVD = Family(
     title="Stable Video Diffusion",
     part="unet",
@@ -116,6 +128,6 @@ LTX = Family(
     size=(512, 704),
     fps=25.0,
 )
-FAMILIES = (UNET3D, ANIMATEDIFF, SVD, WAN, COGVIDEOX, LTX)
+FAMILIES = (UNET3D, ANIMATEDIFF, STACKED, SVD, WAN, COGVIDEOX, LTX)
 """Source: diffusers 0.42 (pipelines text_to_video_synthesis, animatediff, stable_video_diffusion, wan, cogvideo, ltx):
-classes and default arguments of `__call__`; native sizes also from the model cards."""
+classes and default arguments of `__call__`; native sizes also from the model cards. STACKED is our own."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sds3d.errors import AssetError
 from sds3d.priors.folder import PriorFolder, check_folder
-from sds3d.priors.video.families import FAMILIES, Family
+from sds3d.priors.video.families import FAMILIES, STACKED, Family
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 def family_of(folder: PriorFolder) -> Family:
     """Return the family of a checked folder. Raises: AssetError if its network is not one of a video model."""
+    if STACKED.networks[0] == folder.configs.get("unet", {}).get("_class_name") and folder.metadata.frames is not None:
+        return STACKED  # an ordinary UNet of pictures, but for what sds3d.json says
     for family in FAMILIES:
         if folder.configs.get(family.part, {}).get("_class_name") in family.networks:
             return family
@@ -56,9 +58,10 @@ def prior_class(family: Family) -> type[DiffusersVideoPrior]:
     """Return the class that runs a family."""
     from sds3d.priors.video.cogvideox import CogVideoXPrior
     from sds3d.priors.video.ltx import LTXPrior
+    from sds3d.priors.video.stacked import StackedFramesPrior
     from sds3d.priors.video.svd import SVDPrior
     from sds3d.priors.video.unets import AnimateDiffPrior, UNet3DPrior
     from sds3d.priors.video.wan import WanPrior
 
-    classes = (UNet3DPrior, AnimateDiffPrior, SVDPrior, WanPrior, CogVideoXPrior, LTXPrior)
+    classes = (UNet3DPrior, AnimateDiffPrior, StackedFramesPrior, SVDPrior, WanPrior, CogVideoXPrior, LTXPrior)
     return next(kind for kind in classes if kind.family == family)

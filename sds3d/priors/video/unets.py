@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from sds3d.cameras import Cameras
 from sds3d.errors import AssetError
-from sds3d.priors.base import Query, stack_queries
-from sds3d.priors.camera_condition import encode_cameras
-from sds3d.priors.folder import PriorFolder, check_network, check_words, read_scheduler
+from sds3d.priors.folder import check_network
 from sds3d.priors.loading import Network, freeze, load_network
 from sds3d.priors.memory import set_up_denoiser
 from sds3d.priors.video.base import FrameRule
-from sds3d.priors.video.diffusion import DiffusersVideoPrior, Opened, Words, load_denoiser, read_words
+from sds3d.priors.video.diffusion import DiffusersVideoPrior, Opened, load_denoiser
 from sds3d.priors.video.families import ANIMATEDIFF, UNET3D
-from sds3d.priors.video.inflated import InflatedUNet, fits_motion_model
 
 MOTION_SCHEDULE = {
     "_class_name": "DDIMScheduler",
@@ -49,17 +43,10 @@ class AnimateDiffPrior(DiffusersVideoPrior):
     """AnimateDiff: Stable Diffusion 1.5, or a look of yours, with a motion adapter. Source: arXiv 2307.04725.
 
     Two kinds of folder: a saved AnimateDiff pipeline, or one of Stable Diffusion 1.5 together with
-    `settings.motion_adapter`; then the noise schedule is the adapter's: that in its folder, or `MOTION_SCHEDULE`, not
-    that of the Stable Diffusion. An adapter may bring a text encoder and a tokenizer in its folder, for words that the
-    pictures' own encoder lacks; they take the place of those. A UNet with a camera condition keeps it.
+    `settings.motion_adapter`; then the noise schedule is the adapter's `MOTION_SCHEDULE`, not that of the folder.
     """
 
     family = ANIMATEDIFF
-
-    def __init__(self, opened: Opened, network: Network, autoencoder: Network, words: Words | None):
-        super().__init__(opened, network, autoencoder, words)
-        self.has_camera = self.network.config.get("class_embed_type") == "projection"
-        self._camera_size = int(self.network.config["projection_class_embeddings_input_dim"]) if self.has_camera else 0
 
     @classmethod
     def denoiser(cls, opened: Opened) -> Network:
@@ -81,24 +68,14 @@ class AnimateDiffPrior(DiffusersVideoPrior):
         pictures = load_network(
             UNet2DConditionModel, opened.folder.path / "unet", opened.dtype, opened.folder.variants["unet"]
         )
-        if fits_motion_model(pictures):
-            whole: Any = UNetMotionModel.from_unet2d(pictures, adapter).to(opened.dtype)
-        else:
-            whole = InflatedUNet(pictures, adapter)
+        check_fits(pictures, adapter, path)
+        whole: Any = UNetMotionModel.from_unet2d(pictures, adapter).to(opened.dtype)
         return set_up_denoiser(freeze(whole), opened.device, opened.switches)
 
     @classmethod
-    def reader(cls, opened: Opened) -> Words | None:
-        """Return what reads texts: the adapter's own encoder where it has one."""
-        own = None if opened.settings.motion_adapter is None else own_words(Path(opened.settings.motion_adapter))
-        return read_words(opened if own is None else replace(opened, folder=own), cls.family)
-
-    @classmethod
     def scheduler(cls, opened: Opened) -> dict[str, Any]:
-        """Return the schedule of the pipeline, or of the adapter."""
-        if opened.settings.motion_adapter is None:
-            return super().scheduler(opened)
-        return read_scheduler(Path(opened.settings.motion_adapter)) or dict(MOTION_SCHEDULE)
+        """Return the schedule of the pipeline, or the adapter's."""
+        return super().scheduler(opened) if opened.settings.motion_adapter is None else dict(MOTION_SCHEDULE)
 
     def rule(self) -> FrameRule:
         """Return up to as many frames as the motion modules have positions."""
@@ -106,27 +83,20 @@ class AnimateDiffPrior(DiffusersVideoPrior):
 
     def output(self, z: Tensor, times: Tensor, text: Tensor, pictures: Any) -> Tensor:
         """Return the UNet's output [B, C, f, h, w]; it wants the text once a frame, frames of a clip together."""
-        if isinstance(self.network, InflatedUNet):
-            found: Tensor = self.network(z, times, text, None if pictures is None else pictures.to(z.dtype))
-            return found
         repeated = text.repeat_interleave(z.shape[2], dim=0)
         answer: Tensor = self.network(z, times, encoder_hidden_states=repeated).sample
         return answer
 
-    def camera_features(self, cameras: Cameras) -> Tensor | None:
-        """Return [B, D] features of one camera a clip, or None if the UNet has no camera condition."""
-        if not self.has_camera:
-            return None
-        return encode_cameras(cameras.cam_to_world, self.folder.metadata.camera_condition)
 
-    def picture_conditions(self, queries: Sequence[Query]) -> Any:
-        """Return the cameras [B, D] of all queries, zeros where one is hidden; None for UNets without."""
-        if not self._camera_size:
-            return None
-        bare = [replace(query, control=None) for query in queries]
-        return stack_queries(bare, self._camera_size).camera
-
-
-def own_words(adapter: Path) -> PriorFolder | None:
-    """Return the text encoder and tokenizer in the folder of a motion adapter as a folder of their own, None without."""
-    return check_words(adapter) if (adapter / "text_encoder").is_dir() else None
+def check_fits(pictures: Any, adapter: Any, path: Path) -> None:
+    """Raise AssetError if the motion adapter in the folder `path` is not for this UNet of pictures."""
+    wide, adapted = ([*map(int, network.config["block_out_channels"])] for network in (pictures, adapter))
+    deep = pictures.config["layers_per_block"], adapter.config["motion_layers_per_block"]
+    if wide != adapted or deep[0] != deep[1] or pictures.config.get("class_embed_type") is not None:
+        raise AssetError(
+            f"The motion adapter '{path}' is for blocks of widths {adapted} and {deep[1]} layers, but the UNet has widths "
+            f"{wide}, {deep[0]} layers a block and class embedding "
+            f"'{pictures.config.get('class_embed_type')}' (none is allowed). Give the adapter that was trained with this "
+            "UNet, for Stable Diffusion 1.5 'animatediff'.",
+            path,
+        )

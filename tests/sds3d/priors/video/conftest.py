@@ -24,6 +24,7 @@ BETAS = {
 SETTINGS = {
     "unet3d": VideoSettings(frames=3),
     "animatediff": VideoSettings(frames=3, height=16, width=16),
+    "stacked": VideoSettings(),
     "svd": VideoSettings(height=16, width=24),
     "wan": VideoSettings(frames=5, height=32, width=48),
     "wan-experts": VideoSettings(frames=5, height=32, width=32),
@@ -199,6 +200,28 @@ def _animatediff(folder: Path) -> None:
     adapter.save_pretrained(folder.with_name(folder.name + "-adapter"))
 
 
+def _stacked(folder: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=3 * 4,
+        out_channels=3 * 4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        norm_num_groups=16,
+        attention_head_dim=8,
+        cross_attention_dim=16,
+        class_embed_type="projection",
+        projection_class_embeddings_input_dim=16,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+    scheduler = {"_class_name": "DDPMScheduler", **BETAS, "prediction_type": "v_prediction"}
+    _save(folder, scheduler, {"_class_name": "StackedFramesPipeline"}, unet=unet, vae=_autoencoder(), **_clip_text())
+    (folder / "sds3d.json").write_text(json.dumps({"frames": 3}))
+
+
 def _vision(kind: str) -> Any:
     import transformers
 
@@ -340,6 +363,7 @@ def _ltx(folder: Path) -> None:
 _PIPELINES: dict[str, Callable[[Path], None]] = {
     "unet3d": _unet3d,
     "animatediff": _animatediff,
+    "stacked": _stacked,
     "svd": _svd,
     "wan": _wan,
     "wan-experts": lambda folder: _wan(folder, {"boundary_ratio": 0.875}),

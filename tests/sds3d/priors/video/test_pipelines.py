@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sds3d.errors import AssetError
 from sds3d.priors.base import Query
 from sds3d.priors.noise_levels import NoiseLevels
 from sds3d.priors.parametrisation import output_to_epsilon
@@ -246,6 +247,17 @@ def test_a_motion_adapter_makes_the_same_network_from_two_folders(video_folder, 
     answers = [prior.predict([Query(z_t=z, t=t, text=prior.text(["a mug"]))])[0] for prior in (whole, parts)]
     assert torch.equal(*answers)
     assert torch.equal(whole.levels.alpha, parts.levels.alpha)
+
+
+def test_an_adapter_of_another_network_is_refused(video_folder, video_settings, tmp_path: Path) -> None:
+    from diffusers import MotionAdapter
+
+    MotionAdapter(
+        block_out_channels=(8, 8), motion_layers_per_block=1, motion_num_attention_heads=2, motion_norm_num_groups=4
+    ).save_pretrained(tmp_path / "small")
+    settings = video_settings["animatediff"].model_copy(update={"motion_adapter": tmp_path / "small"})
+    with pytest.raises(AssetError, match=r"blocks of widths \[8, 8\] and 1 layers, but the UNet has widths \[32, 64\]"):
+        open_video_prior(video_folder("animatediff").with_name("animatediff-sd"), settings=settings)
 
 
 def test_experts_change_at_the_boundary(video_folder, video_settings) -> None:
