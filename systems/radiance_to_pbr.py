@@ -6,6 +6,7 @@ is public, so what the paper leaves open is ours (docs/radiance_to_pbr.md).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renderers.gaussians.materials import CLOUD_GROUPS, MaterialGaussians
+from renderers.gaussians.materials import CLOUD_GROUPS, MATERIAL_GROUPS, MaterialGaussians
 from renderers.gaussians.parameters import Gaussians
 from renderers.gaussians.propagation import disturb_colours, propagate_normals, relocate_faint
 from renderers.gaussians.visibility import Visibility
@@ -37,8 +38,6 @@ from systems.randomness import generator_for
 
 FAINT = 0.02
 """Gaussians of at most this opacity are moved in stage raw."""
-START = {"base_colour": 0.99, "roughness": 0.99, "metallic": 0.5, "progress": 0.01}
-"""Where materials start before stage specular (paper); pure physics starts all three in the middle."""
 VISIBLE = 1.0 / 255.0
 """Pixels of less coverage are background."""
 LIGHT_DEGREE, LIGHT_FACE = 3, 16
@@ -69,8 +68,8 @@ class RadianceToPbr(nn.Module):
     def __init__(self, config: MaterialsConfig, gaussians: Gaussians) -> None:
         super().__init__()
         self.config = config
-        start = dict(START) | {"metallic": config.metallic_start, "progress": config.progress_start}
-        if config.method == "physics":
+        start = {name: getattr(config, f"{name}_start") for name in MATERIAL_GROUPS}
+        if config.method == "physics":  # all in the middle
             start |= dict.fromkeys(("base_colour", "roughness", "metallic"), 0.5)
         self.cloud = MaterialGaussians(gaussians, config.cloud.sh_degree, start, config.cloud.backend)
         shading = config.shading
@@ -82,7 +81,7 @@ class RadianceToPbr(nn.Module):
         self.stages = plan(config)
         self.step = 0
         groups = [*self.cloud.parameter_groups(), {"params": list(self.light.parameters()), "lr": 0.0, "name": "light"}]
-        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15)
+        self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
 
     @property
     def stage(self) -> Stage:
@@ -147,7 +146,7 @@ class RadianceToPbr(nn.Module):
 
         The harmonics only say what is hidden: where nothing is, the light's own irradiance stays, which is sharper.
         """
-        place = cube_directions(LIGHT_FACE).to(normal.device, normal.dtype)
+        place = _light_places(normal.device, normal.dtype)
         coefficients = sh.project(light.radiance(place), LIGHT_DEGREE)
         seen = sh.irradiance_seen(coefficients, self.visibility.at(position, normal), normal)
         hidden = sh.irradiance(coefficients, normal) - seen
@@ -177,7 +176,8 @@ class RadianceToPbr(nn.Module):
             planes = torch.cat([gbuffer.base_colour, gbuffer.roughness, gbuffer.metallic], dim=-1)
             terms["smooth"] = losses.smoothness(planes, wanted, mask)
             terms["binary"] = (mask * gbuffer.metallic * (1.0 - gbuffer.metallic)).mean()
-        weighted = [term if name == "photometric" else getattr(weights, name) * term for name, term in terms.items()]
+        scale = {"photometric": 1.0, "progress": weights.progress.at(self.step, self.config.total_steps)}
+        weighted = [scale.get(name, getattr(weights, name, 1.0)) * term for name, term in terms.items()]
         return torch.stack(weighted).sum(), {name: term.detach() for name, term in terms.items()}
 
     def advance(self, views: ViewSet) -> dict[str, Tensor]:
@@ -250,6 +250,11 @@ class RadianceToPbr(nn.Module):
         self.step = int(state["step"])
 
 
+@functools.lru_cache(maxsize=4)
+def _light_places(device: torch.device, dtype: torch.dtype) -> Tensor:
+    return cube_directions(LIGHT_FACE).to(device, dtype)
+
+
 def _depth(gbuffer: GBuffer, cameras: Cameras) -> Tensor:
     """Return camera z [B, H, W, 1] of the positions."""
     ahead, centre = cameras.cam_to_world[:, None, None, :3, 2], cameras.cam_to_world[:, None, None, :3, 3]
@@ -273,4 +278,7 @@ def distil(
     """
     from systems.radiance_to_pbr_run import run
 
-    return run(config, out, tell, cache, checkpoint_every_s)
+    outcome = run(config, out, tell, cache, checkpoint_every_s)
+    for path in outcome.files:
+        tell(f"wrote {path}")
+    return outcome.numbers

@@ -184,7 +184,7 @@ def write_picture(
     }
     for name, pictures in measured.relit.items():
         columns |= {f"{name}, truth": views.on(white, name), f"{name}, relit": pictures}
-    pictures = [picture[row].clamp(0.0, 1.0) for row in rows for picture in columns.values()]
+    cells = [picture[row].clamp(0.0, 1.0) for row in rows for picture in columns.values()]
     labels = [name for _ in rows for name in columns]
-    write_contact_sheet(path, torch.stack(pictures).numpy(), len(columns), labels, upscale=upscale)
+    write_contact_sheet(path, torch.stack(cells).numpy(), len(columns), labels, upscale=upscale)
     return path

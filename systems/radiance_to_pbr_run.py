@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from renderers.gaussians.parameters import empty
 from sds3d.config.materials import MaterialsConfig, dump_materials, load_materials
@@ -20,6 +22,17 @@ from systems.radiance_to_pbr_source import CACHE, Start, open_source
 
 _LINES = 20
 """Lines that a whole run tells about its progress."""
+Watch = Callable[[RadianceToPbr, Mapping[str, Tensor]], bool]
+"""Called after every step with its loss terms; returns whether to go on."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a session left behind: the numbers measured and the files, both empty if it was `interrupted` before the end."""
+
+    numbers: dict[str, float | None]
+    files: list[Path]
+    interrupted: bool
 
 
 def make(config: MaterialsConfig, start: Start) -> RadianceToPbr:
@@ -34,31 +47,53 @@ def make(config: MaterialsConfig, start: Start) -> RadianceToPbr:
 
 
 def train(
-    system: RadianceToPbr, start: Start, tell: Callable[[str], None], save: Callable[[], None], every_s: float
-) -> None:
-    """Do all steps that are left, saving now and then."""
+    system: RadianceToPbr,
+    start: Start,
+    save: Callable[[], None],
+    every_s: float,
+    watch: Watch = lambda system, terms: True,
+) -> bool:
+    """Do the steps that are left, saving now and then and at the ends of stages; return whether all are done.
+
+    It ends early, saved, if `watch` says so.
+    """
     views = start.training.to(system.cloud.means.device)
-    saved, each = time.monotonic(), max(system.config.total_steps // _LINES, 1)
-    while not system.is_finished:
+    saved, goes_on = time.monotonic(), True
+    while goes_on and not system.is_finished:
         stage = system.stage
-        terms = system.advance(views)
+        goes_on = watch(system, system.advance(views))
+        if not goes_on or time.monotonic() - saved > every_s or system.step == stage.stop:
+            save()
+            saved = time.monotonic()
+    return system.is_finished
+
+
+def told(tell: Callable[[str], None], config: MaterialsConfig) -> Watch:
+    """Return a watch that tells some twenty lines over a whole run."""
+    each = max(config.total_steps // _LINES, 1)
+
+    def watch(system: RadianceToPbr, terms: Mapping[str, Tensor]) -> bool:
         if system.step % each == 0 or system.is_finished:
             numbers = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
             progress = float(system.cloud.progress.detach().sigmoid().mean())
-            tell(
-                f"step {system.step}/{system.config.total_steps}, {stage.name}: {numbers}, mean progress {progress:.3f}"
-            )
-        if time.monotonic() - saved > every_s or system.step == stage.stop:
-            save()
-            saved = time.monotonic()
+            done = next(stage.name for stage in system.stages if system.step <= stage.stop)
+            tell(f"step {system.step}/{config.total_steps}, {done}: {numbers}, mean progress {progress:.3f}")
+        return True
+
+    return watch
 
 
 def run(
-    config: MaterialsConfig, out: Path, tell: Callable[[str], None], cache: Path | None, checkpoint_every_s: float
-) -> dict[str, float | None]:
-    """Return what was measured of a run in the folder `out`; see `systems.radiance_to_pbr.distil`."""
+    config: MaterialsConfig,
+    out: Path,
+    tell: Callable[[str], None],
+    cache: Path | None,
+    checkpoint_every_s: float,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Do, or continue, the run in the folder `out`; see `systems.radiance_to_pbr.distil`. watch: default `told`."""
     recipe, checkpoint = dump_materials(config), out / "checkpoints" / "last.ckpt"
-    _check_recipe(out / "recipe.yaml", recipe)
+    check_recipe(out / "recipe.yaml", recipe)
     start = open_source(config, cache or CACHE)
     tell(f"{start.training.name}: {len(start.training)} views of {start.training.cameras.width} px")
     system = make(config, start)
@@ -66,13 +101,17 @@ def run(
         system.load_state(read_checkpoint(checkpoint)["system"])
         tell(f"continued at step {system.step}")
     write_bytes(out / "recipe.yaml", recipe.encode())
-    train(
-        system,
-        start,
-        tell,
-        lambda: write_checkpoint(checkpoint, {"system": system.state()}, recipe),
-        checkpoint_every_s,
-    )
+
+    def save() -> None:
+        write_checkpoint(checkpoint, {"system": system.state()}, recipe)
+
+    if not train(system, start, save, checkpoint_every_s, watch or told(tell, config)):
+        return Outcome({}, [], interrupted=True)
+    return finish(system, start, out)
+
+
+def finish(system: RadianceToPbr, start: Start, out: Path) -> Outcome:
+    """Measure a trained system and write metrics.json, previews/buffers.png and the files of export/."""
     from systems.radiance_to_pbr_export import export_all
 
     views = start.held_out or start.training
@@ -80,10 +119,8 @@ def run(
     numbers = {**measured.numbers, "on_held_out_views": float(start.held_out is not None)}
     write_bytes(out / "metrics.json", (json.dumps(numbers, indent=1) + "\n").encode())
     (out / "previews").mkdir(parents=True, exist_ok=True)
-    write_picture(out / "previews" / "buffers.png", measured, views, tuple(range(min(2, len(views)))))
-    for path in export_all(out / "export", system):
-        tell(f"wrote {path}")
-    return numbers
+    picture = write_picture(out / "previews" / "buffers.png", measured, views, tuple(range(min(2, len(views)))))
+    return Outcome(numbers, [*export_all(out / "export", system), picture], interrupted=False)
 
 
 def load_run(out: Path) -> RadianceToPbr:
@@ -99,7 +136,8 @@ def load_run(out: Path) -> RadianceToPbr:
     return system
 
 
-def _check_recipe(path: Path, recipe: str) -> None:
+def check_recipe(path: Path, recipe: str) -> None:
+    """Raise ConfigError if the file `path` is there and holds another recipe than the text `recipe`."""
     if path.is_file() and path.read_text(encoding="utf-8") != recipe:
         raise ConfigError(
             f"'{path.parent}' holds a run of another recipe. Give another folder, or the recipe of that run ({path})."

@@ -1,4 +1,4 @@
-"""What radiance_to_pbr starts from: pictures in a folder, a rendered set, or splats whose own pictures are the truth."""
+"""What radiance_to_pbr starts from: pictures in a folder, a rendered set, or an asset whose own pictures are the truth."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from renderers.base import Renderer
 from renderers.gaussians import initialise, sh
 from renderers.gaussians.materials import discs
 from renderers.gaussians.parameters import Gaussians
@@ -18,6 +19,7 @@ from sds3d.datasets.frames import normalised
 from sds3d.datasets.hull import hull_points
 from sds3d.datasets.rendered import RenderedSet, rendered, spread
 from sds3d.datasets.view_set import ViewSet
+from sds3d.errors import AssetError, nearest
 from sds3d.export.splats import Splats
 from systems.randomness import generator_for
 
@@ -27,6 +29,8 @@ CACHE = Path.home() / ".cache" / "sds3d" / "rendered"
 HELD_OUT, RELIT = 6, ("sunset", "lamps")
 """Views and lights of rendered sets that nothing is trained on."""
 _CHUNK = 8
+SPLATS = (".ply", ".spz", ".splat", ".glb")
+"""Endings of files of splats."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,44 @@ class Start:
     sh_rest: Tensor | None = None
 
 
+def kind_of(source: str) -> str:
+    """Return what `source.path` names: "toybox", "splats", "run" or "pictures". Looks at names and at one file only.
+
+    Raises: AssetError for what does not exist, an unknown toybox scene and folders of no known kind.
+    """
+    from sds3d.datasets.open import detect
+
+    path = Path(source).expanduser()
+    if source.startswith(TOYBOX):
+        from sds3d.datasets.scenes import SCENES
+
+        name = source[len(TOYBOX) :]
+        if name not in SCENES:
+            raise AssetError(f"'{source}': there is no material scene '{name}'. Did you mean {nearest(name, SCENES)}?")
+        return "toybox"
+    if path.is_file() or path.suffix.lower() in SPLATS:
+        if path.suffix.lower() not in SPLATS or not path.is_file():
+            state = "ends in no known way" if path.is_file() else "does not exist"
+            raise AssetError(
+                f"'{source}' {state}. Give a folder of pictures, a run folder, splats ({', '.join(SPLATS)}) or {TOYBOX}NAME.",
+                path,
+            )
+        return "splats"
+    if (path / "run.json").is_file():
+        return "run"
+    detect(path)
+    return "pictures"
+
+
 def open_source(config: MaterialsConfig, cache: Path | None = CACHE) -> Start:
     """Return what the recipe's source holds. Raises: AssetError if it is missing or broken."""
     source, path = config.source, Path(config.source.path).expanduser()
-    if path.suffix.lower() in (".ply", ".spz", ".splat", ".glb"):
+    kind = kind_of(source.path)
+    if kind == "splats":
         return _from_splats(config, path)
-    if source.path.startswith(TOYBOX):
+    if kind == "run":
+        return _from_run(config, path)
+    if kind == "toybox":
         views, between = toybox_sets(source.path[len(TOYBOX) :], source.size, source.views, cache)
         return Start(views, between, initial(config, views))
     else:
@@ -79,11 +115,50 @@ def _from_splats(config: MaterialsConfig, path: Path) -> Start:
     """Return splats as the start, and pictures of them as the truth: the teacher of section 4.5 of the method page."""
     from sds3d.export.splat_files import read_splats
 
-    splats = read_splats(path)
-    views = draw_splats(splats, spread(config.source.views, config.source.size), path.stem)
+    return _from_cloud(config, read_splats(path), path.stem)
+
+
+def _from_cloud(config: MaterialsConfig, splats: Splats, name: str) -> Start:
+    views = draw_splats(splats, spread(config.source.views, config.source.size), name)
     rest = None if splats.shN is None else torch.from_numpy(splats.shN.copy())
     training, held_out = views.split(config.source.hold_out) if config.source.hold_out else (views, None)
     return Start(training, held_out, initialise.from_splats(splats), rest)
+
+
+def _from_run(config: MaterialsConfig, folder: Path) -> Start:
+    """Return a finished run's asset as the truth: its own splats, or discs on the hull of what its pictures show.
+
+    Raises: AssetError if the run has materials already, or moves.
+    """
+    from renderers.dynamic import DynamicRenderer
+    from renderers.gaussians.renderer import GaussianRenderer
+    from sds3d.config import plain_yaml
+    from sds3d.run import open_run
+    from systems.assets import splats_of
+    from systems.text_to_3d import trained
+
+    opened = open_run(folder)
+    if plain_yaml.read(opened.recipe_file).get("kind") == config.kind:
+        raise AssetError(f"The run '{folder}' has materials already. Give it to 'render --light' instead.", folder)
+    renderer, _ = trained(opened.read_recipe(), opened)
+    if isinstance(renderer, DynamicRenderer):
+        raise AssetError(f"The run '{folder}' moves, which cannot be distilled. Give a run that stands still.", folder)
+    if isinstance(renderer, GaussianRenderer):
+        return _from_cloud(config, splats_of(renderer), folder.name)
+    views = draw_asset(renderer, spread(config.source.views, config.source.size), folder.name)
+    training, held_out = views.split(config.source.hold_out) if config.source.hold_out else (views, None)
+    return Start(training, held_out, initial(config, training))
+
+
+def draw_asset(renderer: Renderer, cameras: Cameras, name: str) -> ViewSet:
+    """Return pictures of any asset, un-premultiplied, from `cameras`."""
+    from systems.pictures import draw
+
+    rgb, alpha = draw(renderer, cameras, 0.0)
+    names = tuple(f"view {row:03d}" for row in range(len(cameras)))
+    return ViewSet(
+        name=name, images=(rgb / alpha.clamp_min(1e-3)).clamp(0.0, 1.0), alpha=alpha, cameras=cameras, names=names
+    )
 
 
 @torch.no_grad()

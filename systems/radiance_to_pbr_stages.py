@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sds3d.config.materials import PARAMETERS, STAGES, MaterialsConfig
+from sds3d.config.materials import MaterialsConfig
+from sds3d.config.materials_stages import PARAMETERS, STAGES
 
 GEOMETRY = ("means", "quats", "log_scales", "opacity_logits")
 _MATERIALS = ("base_colour", "roughness", "metallic", "progress", "light")

@@ -17,6 +17,7 @@ from sds3d.config import plain_yaml
 from sds3d.config.base import Config
 from sds3d.config.layers import merge
 from sds3d.config.load import parse_override
+from sds3d.config.materials_stages import PARAMETERS, STAGES, StagesConfig
 from sds3d.config.problems import explain_failure
 from sds3d.config.shipped import shipped
 from sds3d.errors import ConfigError, nearest
@@ -24,22 +25,6 @@ from sds3d.schedule import Schedule, ScheduleLike, bounded
 
 Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-STAGES = ("raw", "specular", "diffuse", "joint")
-"""The stages that train; the visibility is baked between the second and the third."""
-PARAMETERS = {
-    "means": "centres, world units",
-    "quats": "orientations",
-    "log_scales": "logarithms of the three radii",
-    "opacity_logits": "opacities before the sigmoid",
-    "sh0": "baked colours, the part that is equal from all sides",
-    "sh_rest": "baked colours, the part that changes with the side",
-    "base_colour": "linear base colours before the sigmoid",
-    "roughness": "roughness before the sigmoid",
-    "metallic": "metalness before the sigmoid",
-    "progress": "share of the physical picture, before the sigmoid",
-    "light": "logarithms of the texels of the light map",
-}
-"""Kinds of parameters: the keys of learning rates."""
 _MATERIAL = ("base_colour", "roughness", "metallic")
 _SH_LIMITS = {"sh0": 0.1, "sh_rest": 0.02}
 """Baked colours that learn faster than this share of the materials' rate swallow what the materials should explain."""
@@ -56,8 +41,8 @@ class SourceConfig(Config):
         default="toybox:duck",
         min_length=1,
         max_length=2000,
-        description="folder of pictures; or splats (.ply, .spz, .splat, .glb) whose colours are then taken for the truth; or "
-        "toybox:NAME, a rendered set",
+        description="folder of pictures; or a finished run, or splats (.ply, .spz, .splat, .glb), whose colours are then "
+        "taken for the truth; or toybox:NAME, a rendered set",
     )
     layout: Literal["auto", "blender", "tensoir", "colmap", "stanford_orb"] = Field(
         default="auto", description="how the folder is organised"
@@ -118,7 +103,10 @@ class WeightsConfig(Config):
 
     dssim: float = Field(default=0.2, ge=0, le=1, description="share of structural dissimilarity beside mean error")
     mask: Weight = Field(default=0.5, description="squared difference of opacity and mask")
-    progress: Weight = Field(default=0.08, description="squared difference of progress and mask, from stage diffuse on")
+    progress: Annotated[ScheduleLike, bounded(0, 1e6)] = Field(
+        default=Schedule.constant(0.08),
+        description="squared difference of progress and mask, from stage diffuse on; a fraction clock runs over all stages",
+    )
     white: Weight = Field(default=0.003, description="colourfulness of the light, from stage diffuse on")
     normal: Weight = Field(default=0.05, description="disagreement of normals with those of the depth")
     flat: Weight = Field(default=0.1, description="thickness of Gaussians relative to their width")
@@ -135,57 +123,6 @@ class PropagationConfig(Config):
     reflects: float = Field(default=0.02, ge=0, le=1, description="progress from which on a Gaussian reflects")
     dull: float = Field(default=0.05, ge=0, le=1, description="progress up to which colours are disturbed")
     noise: float = Field(default=0.4, ge=0, le=10, description="largest disturbance of the coefficients sh0")
-
-
-class StageConfig(Config):
-    """One stage."""
-
-    steps: int = Field(default=300, ge=0, le=1_000_000, description="optimiser steps; 0 leaves the stage out")
-    rate_scale: dict[str, Annotated[float, Field(ge=0, le=1e4)]] = Field(
-        default_factory=dict, description="factor on the learning rate of a kind of parameter; 0 freezes it"
-    )
-
-    @model_validator(mode="after")
-    def _known(self) -> StageConfig:
-        for name in self.rate_scale:
-            if name not in PARAMETERS:
-                raise ValueError(f"'{name}' is no kind of parameter. Did you mean {nearest(name, PARAMETERS)}?")
-        return self
-
-
-_STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "raw": {"steps": 500, "rate_scale": {"sh0": 8.0, "sh_rest": 40.0}},
-    "specular": {"steps": 500},
-    "diffuse": {"steps": 500},
-    "joint": {"steps": 200, "rate_scale": {"progress": 0.3}},
-}
-
-
-def _stage(name: str) -> StageConfig:
-    return StageConfig.model_validate(_STAGE_DEFAULTS[name])
-
-
-class StagesConfig(Config):
-    """The stages in their order. What a recipe leaves out of a stage has that stage's default."""
-
-    raw: StageConfig = Field(
-        default_factory=lambda: _stage("raw"), description="colours are baked: an ordinary radiance field"
-    )
-    specular: StageConfig = Field(
-        default_factory=lambda: _stage("specular"), description="metals only: what reflects finds itself and its light"
-    )
-    diffuse: StageConfig = Field(
-        default_factory=lambda: _stage("diffuse"), description="everything: progress is drawn to 1"
-    )
-    joint: StageConfig = Field(default_factory=lambda: _stage("joint"), description="the same, slower")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        is_section = {name: isinstance(value, dict) and name in _STAGE_DEFAULTS for name, value in data.items()}
-        return {name: {**_STAGE_DEFAULTS[name], **value} if is_section[name] else value for name, value in data.items()}
 
 
 def _complete(rates: dict[str, Schedule]) -> dict[str, Schedule]:
@@ -239,6 +176,8 @@ class MaterialsConfig(Config):
     propagation: PropagationConfig = Field(default_factory=PropagationConfig, description="normal propagation")
     views: int = Field(default=2, ge=1, le=64, description="pictures a step")
     progress_start: float = Field(default=0.01, gt=0, lt=1, description="progress when stage specular begins")
+    base_colour_start: float = Field(default=0.5, gt=0, lt=1, description="base colour when stage specular begins")
+    roughness_start: float = Field(default=0.5, gt=0, lt=1, description="roughness when stage specular begins")
     metallic_start: float = Field(default=0.5, gt=0, lt=1, description="metalness when it is released")
     metallic_from_progress: bool = Field(
         default=False, description="start metalness from the progress that stage specular reached instead"

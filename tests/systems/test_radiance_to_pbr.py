@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from renderers.gaussians.materials import CLOUD_GROUPS
-from sds3d.config.materials import STAGES, LearningRateWarning, MaterialsConfig
+from sds3d.config.materials import LearningRateWarning, MaterialsConfig
+from sds3d.config.materials_stages import STAGES
 from sds3d.datasets.rendered import spread
 from sds3d.datasets.view_set import ViewSet
 from systems.radiance_to_pbr import RadianceToPbr

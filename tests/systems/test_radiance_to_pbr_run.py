@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from sds3d.cameras import turntable
-from sds3d.config.materials import STAGES, MaterialsConfig
+from sds3d.config.materials import MaterialsConfig
+from sds3d.config.materials_stages import STAGES
 from sds3d.datasets.blender import as_transforms
 from sds3d.datasets.rendered import spread
 from sds3d.datasets.view_set import ViewSet

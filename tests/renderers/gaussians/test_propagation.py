@@ -7,7 +7,8 @@ import torch
 from renderers.gaussians.materials import CLOUD_GROUPS, MaterialGaussians, discs, rotations_to
 from renderers.gaussians.projection import rotation_matrices
 from renderers.gaussians.propagation import disturb_colours, propagate_normals, relocate_faint
-from sds3d.config.materials import PARAMETERS, PropagationConfig
+from sds3d.config.materials import PropagationConfig
+from sds3d.config.materials_stages import PARAMETERS
 
 START = {"base_colour": 0.99, "roughness": 0.99, "metallic": 0.5, "progress": 0.01}
 

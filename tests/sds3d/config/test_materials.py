@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sds3d.config.load import list_recipes
-from sds3d.config.materials import PARAMETERS, dump_materials, load_materials, material_recipes
+from sds3d.config.materials import dump_materials, load_materials, material_recipes
+from sds3d.config.materials_stages import PARAMETERS
 from sds3d.errors import ConfigError
 
 
