@@ -1,15 +1,17 @@
 """A batch under fire: throughput, overhead, memory, and what is left after workers and the session itself were killed.
 
-    python benchmarks/batch.py [--prompts 200] [--kills 10] [--engine ray] [--out DIR] [--json FILE] [KEY=VALUE ...]
+    python benchmarks/batch.py --out DIR [--parts pairs long fire] [--prompts 200] [--kills 10] [--engine ray] [--json FILE]
 
-Three batches of `quickstart --tiny --max-steps 2`:
+Batches of `quickstart --tiny --max-steps 2`, in up to three parts:
 
-1. one worker, a third of the prompts: seconds an asset, share of the time that goes into the queue itself;
-2. two workers, all prompts: speed-up, memory a worker holds after each asset;
-3. two workers, all prompts; SIGKILL hits a random worker `--kills` times and the session once, which is then resumed. Lost:
-   prompts without a whole asset. Twice: assets whose training came to its end more than once.
+pairs   one worker and two workers in turn, a dozen prompts each: what two workers bring, on the wall clock and in processor time
+long    two workers, all prompts: share of the time that goes into the queue itself, memory a worker holds after each asset
+fire    two workers, all prompts; SIGKILL hits a random worker `--kills` times and the session once, which is then resumed.
+        Lost: prompts without a whole asset. Twice: assets whose training came to its end more than once.
 
-Times are wall-clock from the first worker that is ready to the last asset: run it on an idle machine.
+Paces come from the median asset, so that the start of workers and the compiling of kernels do not count. The wall clock wants
+an idle machine; the processor time of an asset does not mind other programs: where each worker has a processor, two workers
+bring twice what an asset cost alone by what it cost beside another, less the share that the queue takes.
 """
 
 from __future__ import annotations
@@ -37,8 +39,9 @@ from sds3d.run import RunFolder  # noqa: E402
 from sds3d.toybox.palette import COLORS, NOUNS  # noqa: E402
 from systems.batching.results import is_whole  # noqa: E402
 
-WARM_UP = 3
-"""Assets of a worker that do not count for memory: they load libraries and compile kernels."""
+PARTS = ("pairs", "long", "fire")
+FEW = 12
+"""Assets of a worker from which on something can be said about its memory."""
 
 
 def prompts_of(count: int) -> list[str]:
@@ -56,9 +59,8 @@ class Batch:
         self.file = folder.with_suffix(".txt")
         self.file.parent.mkdir(parents=True, exist_ok=True)
         self.file.write_text("\n".join(prompts), encoding="utf-8")
-        engine = "processes" if workers == 1 else options.engine
         self.command = [sys.executable, str(Path(__file__)), "--verb", str(self.file), *options.keys, "--tiny"]
-        self.command += ["--max-steps", str(options.steps), "--workers", str(workers), "--engine", engine]
+        self.command += ["--max-steps", str(options.steps), "--workers", str(workers), "--engine", options.engine]
         self.command += ["--out", str(folder), "--retries", "20"]
 
     def start(self, *more: str) -> subprocess.Popen[str]:
@@ -96,12 +98,12 @@ class Batch:
 def quiet_batch(batch: Batch, workers: int) -> dict[str, Any]:
     """Return time, overhead and memory of a batch nobody disturbs."""
     session, rows = batch.run(), batch.rows()
-    by_worker: dict[str, list[float]] = {}
+    by_worker: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(rows, key=lambda row: row["ended"]):
-        by_worker.setdefault(row["worker"], []).append(row["memory_gb"] or 0.0)
-    late = [values[WARM_UP:] for values in by_worker.values() if len(values) > 2 * WARM_UP]
-    growth = [(statistics.median(v[-WARM_UP:]) - statistics.median(v[:WARM_UP])) / len(v) * 100 for v in late]
-    busy, room = session["busy_s"], session["dispatch_s"] * workers
+        by_worker.setdefault(row["worker"], []).append(row)
+    memory = {name: [row["memory_gb"] or 0.0 for row in rows] for name, rows in by_worker.items()}
+    halves = [(v[len(v) // 2], v[-1]) for v in memory.values() if len(v) >= FEW]
+    warm = [row for rows in by_worker.values() for row in rows[1:]]  # the first asset compiles kernels
     return {
         "assets": len(rows),
         "workers": workers,
@@ -109,10 +111,36 @@ def quiet_batch(batch: Batch, workers: int) -> dict[str, Any]:
         "start_s": session["start_s"],
         "dispatch_s": session["dispatch_s"],
         "assets_per_minute": round(60 * len(rows) / session["dispatch_s"], 2),
-        "median_asset_s": round(statistics.median(row["seconds"] for row in rows), 2),
-        "idle_percent": round(100 * (1 - busy / room), 2),
-        "memory_gb_by_worker": {name: values for name, values in by_worker.items()},
-        "memory_growth_gb_per_100": round(max(growth), 4) if growth else None,
+        "median_asset_s": round(statistics.median(row["seconds"] for row in warm), 3),
+        "median_asset_cpu_s": round(statistics.median(row["cpu_s"] for row in warm), 3),
+        "queue_percent": round(100 * session["queue_s"] / (session["queue_s"] + session["busy_s"]), 3),
+        "memory_growth_in_second_half_mb": [round(1024 * (last - middle)) for middle, last in halves],
+        "memory_gb_by_worker": memory,
+    }
+
+
+def pairs(out: Path, prompts: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Return what two workers bring over one, from batches in turn."""
+    runs: dict[int, list[dict[str, Any]]] = {1: [], 2: []}
+    for number in range(options.pairs):
+        for workers in (1, 2) if number % 2 == 0 else (2, 1):
+            runs[workers].append(quiet_batch(Batch(out / f"{number}-{workers}", prompts, options, workers), workers))
+
+    def middle(workers: int, name: str) -> float:
+        return float(statistics.median(run[name] for run in runs[workers]))
+
+    pace = {workers: 60 / middle(workers, "median_asset_s") * workers for workers in runs}
+    cost = {workers: middle(workers, "median_asset_cpu_s") for workers in runs}
+    queue = middle(2, "queue_percent")
+    return {
+        "assets_in_each": len(prompts),
+        "pairs": options.pairs,
+        "assets_per_minute": {str(workers): round(value, 2) for workers, value in pace.items()},
+        "asset_cpu_s": {str(workers): value for workers, value in cost.items()},
+        "queue_percent_of_two": queue,
+        "speed_up_wall": round(pace[2] / pace[1], 2),
+        "speed_up_processor_time": round(2 * cost[1] / cost[2] * (1 - queue / 100), 2),
+        "runs": [run for found in runs.values() for run in found],
     }
 
 
@@ -175,35 +203,37 @@ def main() -> int:
     if sys.argv[1:2] == ["--verb"]:
         return verb(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--prompts", type=int, default=200)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--pairs", type=int, default=2)
+    parser.add_argument("--in-pair", type=int, default=12, help="prompts of a batch of a pair")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--engine", choices=("ray", "processes"), default="ray")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--skip-quiet", action="store_true", help="only the batch under fire")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("keys", nargs="*")
+    parser.add_argument("--keys", nargs="*", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     prompts = prompts_of(options.prompts)
     out: Path = options.out.resolve()
     result: dict[str, Any] = {"hardware": hardware.summary(), "engine": options.engine, "steps": options.steps}
-    if not options.skip_quiet:
-        result["one_worker"] = quiet_batch(Batch(out / "one", prompts[: max(2, len(prompts) // 3)], options, 1), 1)
-        result["two_workers"] = quiet_batch(Batch(out / "two", prompts, options, 2), 2)
-        pace = [result[name]["assets_per_minute"] for name in ("one_worker", "two_workers")]
-        result["speed_up"] = round(pace[1] / pace[0], 2)
-    result["under_fire"] = batch_under_fire(
-        Batch(out / "fire", prompts, options, 2), options.kills, random.Random(options.seed)
-    )
-    for name in ("one_worker", "two_workers", "under_fire"):
-        shown = {key: value for key, value in result.get(name, {}).items() if key != "memory_gb_by_worker"}
+    if "pairs" in options.parts:
+        result["pairs"] = pairs(out / "pairs", prompts[: options.in_pair], options)
+    if "long" in options.parts:
+        result["long"] = quiet_batch(Batch(out / "long", prompts, options, 2), 2)
+    if "fire" in options.parts:
+        draws = random.Random(options.seed)
+        result["fire"] = batch_under_fire(Batch(out / "fire", prompts, options, 2), options.kills, draws)
+    for name in PARTS:
+        shown = {
+            key: value for key, value in result.get(name, {}).items() if key not in ("memory_gb_by_worker", "runs")
+        }
         print(f"{name}:", *(f"\n    {key}: {value}" for key, value in shown.items()))
-    print(f"speed_up: {result.get('speed_up')}")
     if options.json:
         write_bytes(options.json, (json.dumps(result, indent=2) + "\n").encode())
-    fire = result["under_fire"]
-    return 1 if fire["lost"] or fire["twice"] or fire["rows_missing_or_double"] else 0
+    fire = result.get("fire", {})
+    return 1 if any(fire.get(name) for name in ("lost", "twice", "rows_missing_or_double")) else 0
 
 
 if __name__ == "__main__":

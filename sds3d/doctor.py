@@ -24,6 +24,14 @@ from sds3d.priors.source import CHECKSUMS
 if TYPE_CHECKING:
     from sds3d.config import Recipe
 
+_EXTRAS = (
+    ("ray", "batch", "batch with several workers; without it they are plain processes of this machine"),
+    ("viser", "view", "the page of view and generate --view"),
+    ("tensorboard", "track", "training.loggers=[tensorboard]"),
+    ("wandb", "track", "training.loggers=[wandb], kept offline"),
+)
+"""Optional packages: name, the extra of this program that installs it, and what it is for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
@@ -49,6 +57,7 @@ def checks(backends: Mapping[str, str] | None = None) -> list[Check]:
     rows = [_torch(), _cuda(), *(_optional(name, state) for name, state in (backends or {}).items())]
     rows += [_optional("textures by xatlas", probe_xatlas()), _optional("usdz", probe_usd())]
     rows += [_package("diffusers", "runs priors"), _package("av", "writes mp4")]
+    rows += [_extra(*row) for row in _EXTRAS]
     rows += [_bundled("bundled prior", "priors", "toybox"), _models(), _judge(), _memory(), _disk(), _threads()]
     return rows
 
@@ -138,6 +147,17 @@ def _optional(name: str, state: str) -> Check:
 def _package(name: str, purpose: str) -> Check:
     if importlib.util.find_spec(name) is None:
         return Check(name=name, state="broken", detail=f"not installed ({purpose})", fix=f"pip install {name}")
+    return Check(name=name, state="ok", detail=f"{hardware.versions((name,)).get(name, 'installed')} ({purpose})")
+
+
+def _extra(name: str, extra: str, purpose: str) -> Check:
+    if importlib.util.find_spec(name) is None:
+        return Check(
+            name=name,
+            state="off",
+            detail=f"not installed ({purpose})",
+            fix=f"pip install 'sds3d[{extra}]' (or: pip install {name})",
+        )
     return Check(name=name, state="ok", detail=f"{hardware.versions((name,)).get(name, 'installed')} ({purpose})")
 
 

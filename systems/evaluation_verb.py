@@ -41,8 +41,9 @@ def evaluate_command(
 ) -> int:
     """Measure what a run is worth: T3Bench quality, CLIP, Janus, colours, mesh health, sizes and times.
 
-    Writes evaluation.json and evaluation.md into the run; for a folder of runs also a table of all, with CSV. What needs
-    weights that are not on this machine is left out, with the reason; nothing is downloaded.
+    Writes evaluation.json and evaluation.md into the run; for a folder of runs also a table of all, with CSV; for that of a
+    batch also the new columns of its gallery and index. What needs weights that are not on this machine is left out, with
+    the reason; nothing is downloaded.
     """
     if scorer not in NAMES:
         raise ConfigError(
@@ -102,9 +103,22 @@ def _evaluate(place: Path, folders: list[Path], reference: Path | None, choices:
             f"None of the {len(folders)} runs in '{place}' could be evaluated: {next(iter(problems.values()))}", place
         )
     written = files if is_single else write_many(place, results, problems)
+    if (place / "batch.json").is_file():
+        written = [*written, *_gallery(place)]
     for file in written:
         typer.echo(f"Wrote {file}")
     return 0
+
+
+def _gallery(place: Path) -> list[Path]:
+    """Put the numbers into gallery and index of a batch and return the page; where that cannot be, say why."""
+    from systems.batching.pages import refresh
+
+    try:
+        return [refresh(place)]
+    except Sds3dError as error:
+        typer.echo(f"The gallery stays as it is: {error}", err=True)
+        return []
 
 
 def line_of(name: str, result: dict[str, Any], number: int, count: int) -> str:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from sds3d import hardware
 from sds3d.config import Recipe
-from sds3d.errors import AssetError, ConfigError
+from sds3d.errors import AssetError, BackendError, ConfigError
 from sds3d.run import now, write_json
 from systems.batching.dispatch import Dispatcher, Limits, Outcome
 from systems.batching.executors import Executor, WorkerSettings
@@ -23,7 +23,7 @@ from systems.batching.jobs import Job, Refused, Wishes
 from systems.batching.pages import with_scores, write_page
 from systems.batching.processes import Processes
 from systems.batching.prompt_file import read_prompts
-from systems.batching.ray_workers import RayWorkers
+from systems.batching.ray_workers import RayWorkers, is_installed
 from systems.batching.results import finish, is_whole, scores_of
 from systems.batching.rows import adopted_row, outcome_row, refused_row
 from systems.batching.table import Progress
@@ -42,7 +42,7 @@ class BatchSettings:
     Args:
         wishes: recipe and changes that hold for every prompt.
         workers: how many assets at a time; None: as many as processors, cards and memory allow.
-        engine: where workers live; auto: processes for one worker or without Ray, Ray for several.
+        engine: where workers live; auto: Ray for several if it is installed and starts, else processes.
         address: a running Ray cluster, or None for this machine.
         threads: CPU threads a worker may use; None: all processors shared out.
         gpus: cards a worker gets (a share such as 0.5 is allowed); None: one where the recipe runs on cards.
@@ -100,6 +100,7 @@ class _Session:
         self.began = time.monotonic()
         self.page_at = time.monotonic()
         self.warned = ""
+        self.dispatcher: Dispatcher | None = None
 
     def _is_done(self, job: Job) -> bool:
         """Return whether the asset is there; one that ended just when the last session was killed is entered now."""
@@ -116,19 +117,19 @@ class _Session:
         for one in self.refused:
             self.index.add(refused_row(one, self.settings.wishes.recipe))
         self._record(prompts, {})
-        count, dispatcher = 0, None
+        numbers: dict[str, Any] = {}
         progress = Progress(self.console, len(self.order), before, len(self.refused))
         try:
             if self.missing:
                 executor, count, worker = self._workers(len(self.missing))
                 self._say(prompts, before, count, worker, executor)
-                dispatcher = self._dispatch(executor, count, progress)
+                self._dispatch(executor, count, progress)
         finally:
             for row in self.index.rows.values():
                 with_scores(self.folder, row)  # what an evaluation has found since
             write_page(self.folder, self.index.finish([*self.order, *self._others()]))
-        numbers = self._numbers(dispatcher, count)
-        self._record(prompts, numbers)
+            numbers = self._numbers()
+            self._record(prompts, numbers)
         done = sum(self.index.rows[key]["status"] == "done" for key in self.order)
         return Summary(
             done=done,
@@ -145,7 +146,7 @@ class _Session:
         rows = {key: row for key, row in self.index.rows.items() if key not in asked and row["status"] == "done"}
         return [key for key, row in rows.items() if (self.folder.path / row["folder"]).is_dir()]
 
-    def _dispatch(self, executor: Executor, count: int, progress: Progress) -> Dispatcher:
+    def _dispatch(self, executor: Executor, count: int, progress: Progress) -> None:
         def ended(outcome: Outcome) -> None:
             row = outcome_row(outcome, self.folder)
             self.index.add(row)
@@ -153,13 +154,13 @@ class _Session:
             self._warn()
             self._page()
 
-        dispatcher = Dispatcher(executor, self.missing, count, self.settings.limits, self._order, ended, progress.tick)
+        limits = self.settings.limits
+        self.dispatcher = Dispatcher(executor, self.missing, count, limits, self._order, ended, progress.tick)
         try:
             with progress:
-                dispatcher.run()
+                self.dispatcher.run()
         finally:
             executor.close()
-        return dispatcher
 
     def _order(self, job: Job) -> Order:
         return Order(
@@ -177,9 +178,15 @@ class _Session:
         count = max(1, min(wanted, jobs))
         threads = settings.threads or (1 if settings.address else max(1, processors() // count))
         worker = WorkerSettings(lock=self.folder.workers_lock, threads=threads, gpus=gpus, memory_gb=settings.memory_gb)
-        if not uses_ray(settings):
+        if not uses_ray(settings, count):
             return Processes(worker), count, worker
-        executor = RayWorkers(worker, count, settings.address)
+        try:
+            executor = RayWorkers(worker, count, settings.address)
+        except BackendError as error:
+            if settings.engine == "ray" or settings.address is not None:
+                raise
+            self.console.print(f"Warning: {error} Processes are taken now.", markup=False, soft_wrap=True)
+            return Processes(worker), count, worker
         return executor, min(count, executor.room()), worker
 
     def _say(self, prompts: Path, before: int, count: int, worker: WorkerSettings, executor: Executor) -> None:
@@ -212,16 +219,18 @@ class _Session:
                 self.index.problem = self.index.problem or str(error)
             self.page_at = time.monotonic()
 
-    def _numbers(self, dispatcher: Dispatcher | None, count: int) -> dict[str, Any]:
+    def _numbers(self) -> dict[str, Any]:
         """Return what the session took, for batch.json."""
+        dispatcher = self.dispatcher
         if dispatcher is None or dispatcher.first_ready is None:
             return {}
         ended = time.monotonic()
         return {
-            "workers": count,
+            "workers": dispatcher.count,
             "wall_s": round(ended - self.began, 2),
             "start_s": round(dispatcher.first_ready - self.began, 2),
             "busy_s": round(dispatcher.busy_s, 2),
+            "queue_s": round(dispatcher.queue_s, 3),
             "dispatch_s": round(dispatcher.ended - dispatcher.first_ready, 2),
             "worker_deaths": dispatcher.deaths,
         }
@@ -244,12 +253,12 @@ class _Session:
         )
 
 
-def uses_ray(settings: BatchSettings) -> bool:
-    """Return whether workers are actors of Ray. Raises: ConfigError for an address without it."""
+def uses_ray(settings: BatchSettings, count: int) -> bool:
+    """Return whether `count` workers are actors of Ray. Raises: ConfigError for an address without it."""
     if settings.address is not None and settings.engine == "processes":
         raise ConfigError("--address names a Ray cluster, but --engine is processes. Leave out one of the two.")
     if settings.engine == "auto":
-        return settings.address is not None
+        return settings.address is not None or (count > 1 and is_installed())
     return settings.engine == "ray"
 
 

@@ -81,6 +81,8 @@ class Dispatcher:
         self._crashes: dict[str, str] = {}
         self._outcomes: deque[Outcome] = deque()
         self.busy_s = 0.0
+        self.queue_s = 0.0
+        """Worker time the queue cost: from one asset's end to the order of the next, messages included."""
         self.deaths = 0
         self.first_ready: float | None = None
         self.ended = time.monotonic()
@@ -116,6 +118,7 @@ class Dispatcher:
             if slot.state == "idle" and self.waiting:
                 job = self.waiting.popleft()
                 self.attempts[job.key] = self.attempts.get(job.key, 0) + 1
+                self.queue_s += time.monotonic() - slot.since
                 slot.state, slot.job, slot.since = "busy", job, time.monotonic()
                 self.executor.submit(number, self.order_of(job))
 
@@ -128,6 +131,8 @@ class Dispatcher:
         elif isinstance(event, Ended):
             job, slot.state, slot.job = slot.job, "idle", None
             assert job is not None
+            self.queue_s += max(0.0, time.monotonic() - slot.since - event.result.seconds)
+            slot.since = time.monotonic()
             self._judge(job, event.result)
         else:
             self._bury(event, slot)

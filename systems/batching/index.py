@@ -24,6 +24,7 @@ COLUMNS = (
     "reason",
     "attempts",
     "seconds",
+    "cpu_s",
     "memory_gb",
     "worker",
     "lines",

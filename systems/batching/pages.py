@@ -16,15 +16,17 @@ from systems.batching.results import scores_of
 def refresh(path: Path) -> Path:
     """Take over what metrics.json of each run of a batch says now (after `evaluate`); return the new gallery.
 
-    Rewrites index.jsonl, index.csv and gallery.html. Raises: AssetError if `path` is no batch or cannot be written.
+    Rewrites index.jsonl, index.csv and gallery.html. Raises: AssetError if `path` is no batch, cannot be written, or if a
+        session is working on it.
     """
     folder = BatchFolder(path)
     if not folder.info_file.is_file():
         raise AssetError(
             f"'{path}' is not the folder of a batch: it has no batch.json. Give one that 'batch' made.", path
         )
-    index = Index(folder.path)
-    return write_page(folder, index.finish([with_scores(folder, row)["key"] for row in index.rows.values()]))
+    with folder.locked():
+        index = Index(folder.path)
+        return write_page(folder, index.finish([with_scores(folder, row)["key"] for row in index.rows.values()]))
 
 
 def with_scores(folder: BatchFolder, row: Row) -> Row:

@@ -40,14 +40,20 @@ def finish(run: RunFolder) -> None:
 def scores_of(run: RunFolder) -> dict[str, float]:
     """Return the numbers of metrics.json that say how good the asset is, by dotted name, e.g. judge.noun_accuracy.
 
-    They are all numbers but those about the training; truth values count as 0 and 1.
+    They are all numbers but those about the training; truth values count as 0 and 1. What an evaluation has measured again
+    is left out of what the run said of itself.
     """
     try:
         metrics = run.read_metrics()
     except (Sds3dError, json.JSONDecodeError):
         return {}
     found = {name: value for name, value in metrics.items() if name not in _NOT_SCORES}
-    return dict(_numbers(found))
+    scores = dict(_numbers(found))
+    return {
+        name: value
+        for name, value in scores.items()
+        if not (name.startswith("judge.") and f"evaluation.{name.removeprefix('judge.')}" in scores)
+    }
 
 
 def _numbers(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:

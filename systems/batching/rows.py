@@ -26,6 +26,7 @@ def outcome_row(outcome: Outcome, folder: BatchFolder) -> Row:
         reason=result.reason,
         attempts=outcome.attempts,
         seconds=result.seconds,
+        cpu_s=result.cpu_s,
         memory_gb=result.memory_gb,
         worker=result.worker,
         folder=f"runs/{run.path.name}" if run.path.is_dir() else "",

@@ -48,5 +48,6 @@ class Shelf:
 def trains(recipe: Recipe) -> bool:
     """Return whether any method of any stage trains a score network."""
     stages = [stage for _, stage in recipe.plan()]
-    methods = [config.guidance for stage in stages for config in (stage, *stage.also)]
+    methods = [stage.guidance for stage in stages]
+    methods += [further.guidance for stage in stages for further in stage.also]
     return any(isinstance(method, TrainedConfig) for method in methods)

@@ -47,7 +47,7 @@ def batch_command(
     workers: Annotated[str, typer.Option(help="Assets made at a time: a number, or auto.")] = "auto",
     engine: Annotated[
         str,
-        typer.Option(help="Where workers live. auto: processes here; Ray where --address is given."),
+        typer.Option(help="Where workers live: ray, processes, or auto (Ray for several if it is installed)."),
     ] = "auto",
     address: Annotated[
         str | None,

@@ -62,6 +62,7 @@ class Result:
     Args:
         reason, problem: why it failed; empty if it did not.
         seconds: wall-clock time of this attempt.
+        cpu_s: what it took of processors, which does not depend on what else the machine is at.
         memory_gb: what the process held afterwards, None where the system does not say.
         worker: host and process.
         files: the asset, relative to the run folder.
@@ -71,6 +72,7 @@ class Result:
     reason: Reason = ""
     problem: str = ""
     seconds: float = 0.0
+    cpu_s: float | None = None
     memory_gb: float | None = None
     worker: str = ""
     files: tuple[str, ...] = ()
@@ -94,17 +96,20 @@ class Worker:
         import systems.session  # noqa: F401
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or torch.get_num_threads()))
+        gc.collect()
+        gc.freeze()  # what the libraries hold stays: no need to look through it after every asset
         return worker_name()
 
     def carry_out(self, order: Order) -> Result:
         """Make the asset and return what became of it; errors become results."""
-        started, run = time.monotonic(), RunFolder(order.folder)
+        started, worked, run = time.monotonic(), time.process_time(), RunFolder(order.folder)
         reason, problem, files = self._attempt(order, run)
         _tidy()
         return Result(
             reason=reason,
             problem=problem,
             seconds=round(time.monotonic() - started, 3),
+            cpu_s=round(time.process_time() - worked, 3),
             memory_gb=memory_gb(),
             worker=worker_name(),
             files=tuple(os.path.relpath(file, run.path) for file in files),
@@ -120,8 +125,10 @@ class Worker:
             finish(run)
             return "", "", files
         except Sds3dError as error:
+            _give_room_back(run, error)
             return "error", " ".join(str(error).split()), []
         except Exception as error:
+            _give_room_back(run, error)
             return _failure(error), _said(error, order), []
         finally:
             self._cap.run = None
@@ -185,6 +192,16 @@ def _failure(error: Exception) -> Reason:
     guard: Any = sys.modules.get("systems.memory_guard")  # loaded wherever something was trained
     is_memory = isinstance(error, MemoryError) or (guard is not None and guard.is_out_of_memory(error))
     return "memory" if is_memory else "crash"
+
+
+def _give_room_back(run: RunFolder, error: BaseException) -> None:
+    """Remove what was exported so far if the disk is full, so that index and other assets find room; checkpoints stay."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            shutil.rmtree(run.export, ignore_errors=True)
+            return
+        cause = cause.__cause__ or cause.__context__
 
 
 def _said(error: Exception, order: Order) -> str:

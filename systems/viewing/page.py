@@ -26,7 +26,8 @@ FOV_RAD, START = 0.785, (2.35, 0.0, 0.855)
 """Where a new browser looks from: the front, elevation 20, distance 2.5."""
 GLTF_TO_WORLD_WXYZ = (0.5, 0.5, 0.5, 0.5)
 """(x, y, z) of glTF becomes (z, x, y) of the world."""
-NODE = "/asset"
+NODES = {SPLATS: "/splats", MESH: "/mesh"}
+"""Names of what browsers draw; of one name, a browser would turn splats as it turned the mesh before them."""
 SNAPSHOT_PX = 512
 _ORDER = {"guidance": 1e6, "curves": 2e6, "schedules": 3e6}
 """Places of the folders that come later; those from the start have small numbers."""
@@ -192,7 +193,7 @@ class Page:
         """Show the guidance preview."""
         if self._pull is None:
             with self.server.gui.add_folder("Guidance", order=_ORDER["guidance"]):
-                self._pull = self.server.gui.add_image(image, "A step; below, where the losses pull it")
+                self._pull = self.server.gui.add_image(image, label="A step; below, where the losses pull it")
         self._pull.image = image
 
     def show_history(self, rows: Sequence[Mapping[str, float]]) -> None:
@@ -221,14 +222,14 @@ class Page:
         """Let browsers draw the asset as splats."""
         self._clear(SPLATS)
         if self._splats is None:
-            self._splats = self.server.scene.add_gaussian_splats(NODE, *browser_splats(splats))
+            self._splats = self.server.scene.add_gaussian_splats(NODES[SPLATS], *browser_splats(splats))
         else:  # in place: new splats would fade in each time
             self._splats.set_gaussians(*browser_splats(splats))
 
     def show_mesh(self, glb: bytes) -> None:
         """Let browsers draw a GLB file."""
         if self._clear(MESH):
-            self.server.scene.add_glb(NODE, glb, wxyz=GLTF_TO_WORLD_WXYZ)
+            self.server.scene.add_glb(NODES[MESH], glb, wxyz=GLTF_TO_WORLD_WXYZ)
 
     def show_pictures(self, paint: Painter, height: int, is_new: bool) -> int:
         """Draw the asset for every browser whose camera moved, or for all if the asset `is_new`; return how many."""
@@ -246,8 +247,8 @@ class Page:
         """Remove what is shown in another way than `mode`; return whether there was a change."""
         if self.shown == mode:
             return False
-        if self.shown in (SPLATS, MESH):
-            self.server.scene.remove_by_name(NODE)
+        if self.shown in NODES:
+            self.server.scene.remove_by_name(NODES[self.shown])
             self._splats = None
         if self.shown == PICTURE:
             for client in self.server.get_clients().values():

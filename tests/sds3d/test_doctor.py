@@ -88,3 +88,17 @@ def test_checksums(tmp_path: Path) -> None:
     assert doctor.wrong_checksums(tmp_path) == ["c.bin"]
     (tmp_path / "b.bin").write_bytes(b"weightz")
     assert doctor.wrong_checksums(tmp_path) == ["b.bin", "c.bin"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_optional_packages_are_told_with_what_installs_them(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if is_there else None)
+    monkeypatch.setattr(hardware, "versions", lambda names: dict.fromkeys(names, "1.2"))
+    rows = {row.name: row for row in (doctor._extra(*extra) for extra in doctor._EXTRAS)}
+    assert set(rows) == {"ray", "viser", "tensorboard", "wandb"}
+    assert {row.state for row in rows.values()} == {"ok" if is_there else "off"}, "nothing needs them"
+    if is_there:
+        assert rows["viser"].detail == "1.2 (the page of view and generate --view)" and rows["viser"].fix == ""
+    else:
+        assert rows["ray"].fix == "pip install 'sds3d[batch]' (or: pip install ray)"
+        assert "[track]" in rows["wandb"].fix and "[track]" in rows["tensorboard"].fix

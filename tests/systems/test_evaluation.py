@@ -19,6 +19,7 @@ from sds3d.conventions import OPENCV_TO_OPENGL
 from sds3d.errors import AssetError, ConfigError
 from sds3d.run import RunFolder, write_json
 from systems import evaluation_verb
+from systems.batching.folder import BatchFolder
 from systems.evaluation import Choices, Evaluator, compare, mesh_of
 from systems.evaluation_references import read_references
 from systems.evaluation_report import columns_of, means, table_page
@@ -97,6 +98,29 @@ def test_a_folder_goes_on_after_a_broken_run(finished: Callable[..., RunFolder],
     assert "| good | a red mug |" in page and "- broken: The checkpoint" in page
     rows = list(csv.DictReader((tmp_path / "all" / "evaluation.csv").open()))
     assert [row["run"] for row in rows] == ["good"] and rows[0]["seconds"] == "12.5" and rows[0]["clip_score"] == ""
+
+
+def test_the_gallery_of_a_batch_takes_over_the_numbers(
+    finished: Callable[..., RunFolder], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "batch"
+    run = finished("batch/runs/a-red-mug-1")
+    row = {"key": "k", "prompt": "a red mug", "status": "done", "folder": "runs/a-red-mug-1", "scores": {}}
+    (place / "index.jsonl").write_text(json.dumps(row) + "\n")
+    write_json(place / "batch.json", {"recipe": "quickstart"})
+    assert evaluate_command(place, quality=False) == 0
+    assert f"Wrote {place / 'gallery.html'}" in capsys.readouterr().out
+    scores = json.loads((place / "index.jsonl").read_text())["scores"]
+    wanted = json.loads(run.metrics_file.read_text())["evaluation"]
+    assert scores["evaluation.judge_score"] == wanted["judge_score"] and len(scores) >= len(wanted)
+    assert "evaluation: judge score, highest first" in (place / "gallery.html").read_text()
+    (table,) = csv.DictReader((place / "index.csv").open(encoding="utf-8-sig"))
+    assert float(table["evaluation.saturation"]) == wanted["saturation"]
+    with BatchFolder(place).locked():  # a session is at work: its files are its own
+        (place / "gallery.html").unlink()
+        assert evaluate_command(place, quality=False) == 0
+    said = capsys.readouterr()
+    assert "The gallery stays as it is: Another session is working" in said.err and "gallery.html" not in said.out
 
 
 def test_all_broken_is_an_error(finished: Callable[..., RunFolder], tmp_path: Path) -> None:

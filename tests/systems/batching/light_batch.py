@@ -47,7 +47,7 @@ class LightWorker(Worker):
             if prompt == "dies once":
                 os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(SECONDS / 2)
-        _misbehave(prompt)
+        _misbehave(prompt, run)
         run.export.mkdir(exist_ok=True)
         (run.export / "asset.txt").write_text(f"{prompt} {recipe.seed}")
         run.update_metrics(seed=recipe.seed, judge={"noun_accuracy": len(prompt) / 100, "views": 8})
@@ -60,7 +60,7 @@ def _log(run: RunFolder, what: str) -> None:
         file.write(f"{what} {run.path.name} {os.getpid()}\n")
 
 
-def _misbehave(prompt: str) -> None:
+def _misbehave(prompt: str, run: RunFolder) -> None:
     """Do what the prompt says, before the asset is there."""
     if prompt == "dies always":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -73,6 +73,9 @@ def _misbehave(prompt: str) -> None:
         raise RuntimeError("a fault of the program")
     if prompt == "is refused":
         raise AssetError("The file\n'x' is not there. Give another.")
+    if prompt == "writes much":
+        run.export.mkdir(exist_ok=True)
+        (run.export / "much.bin").write_bytes(bytes(20_000_000))
     if prompt == "fills the disk":
         raise OSError(errno.ENOSPC, "No space left on device")
 

@@ -166,6 +166,8 @@ def test_ctrl_c_keeps_what_is_done(start: Start, tmp_path: Path) -> None:
     assert "Continue with the same command and --resume" in said
     assert [row["status"] for row in rows_of(out)] == ["done"]
     assert (out / "gallery.html").is_file()
+    session = json.loads((out / "batch.json").read_text())["session"]
+    assert session["workers"] == 1 and session["busy_s"] > 0 and 0 <= session["queue_s"] < session["wall_s"]
 
 
 def wait_until(is_so: Callable[[], bool], seconds: float = 600.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -159,3 +160,21 @@ def test_workers_share_processors_and_cards(tmp_path: Path, monkeypatch: pytest.
     whole = Processes(WorkerSettings(lock=tmp_path / "lock", gpus=1.0))
     assert [whole._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(3)] == ["4", "6", "7"]
     assert "CUDA_VISIBLE_DEVICES" not in Processes(WorkerSettings(lock=tmp_path / "lock"))._environment(0)
+
+
+def test_what_the_queue_costs_is_what_no_asset_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Paper):
+        """Every look takes 1.25 s, of which an asset has 1."""
+
+        now = 10.0
+
+        def wait(self, seconds: float) -> list[Event]:
+            Slow.now += 1.25
+            return super().wait(seconds)
+
+    monkeypatch.setattr("systems.batching.dispatch.time", SimpleNamespace(monotonic=lambda: Slow.now))
+    jobs = [Job(key=name, recipe=None, lines=(1,)) for name in "abc"]  # type: ignore[arg-type]
+    order = Order(folder=Path("nowhere"), recipe=None, failures=Path("nowhere"))  # type: ignore[arg-type]
+    dispatcher = Dispatcher(Slow({}), jobs, 1, Limits(), lambda _: order, lambda _: None)
+    dispatcher.run()
+    assert dispatcher.queue_s == pytest.approx(3 * 0.25) and dispatcher.busy_s == 3.0

@@ -102,6 +102,8 @@ def test_runs_that_are_there_are_taken_continued_or_replaced(recipe_of: Make, tm
     assert not worker.carry_out(order).reason and worker.begun == [False]
     assert not worker.carry_out(order).reason and worker.begun == [False], "it is whole: nothing to do"
     assert scores_of(run) == {"judge.noun_accuracy": 0.5, "evaluation.watertight": 1}
+    run.update_metrics(evaluation={"noun_accuracy": 0.75})
+    assert scores_of(run) == {"evaluation.noun_accuracy": 0.75}, "measured again: not twice"
     run.update_info(status="interrupted")
     assert not worker.carry_out(order).reason and worker.begun == [False, True]
     (run.export / "asset.txt").unlink()

@@ -17,7 +17,7 @@ from sds3d.export.splat_files import write_splats
 from systems.assets import splats_of
 from systems.session import train
 from systems.viewing.finished import FileView, RunView, open_view
-from systems.viewing.page import MESH, PICTURE, SPLATS
+from systems.viewing.page import MESH, PICTURE, SPLATS, Page
 from systems.viewing.verb import view_command
 
 
@@ -66,6 +66,20 @@ def test_files_of_splats_and_triangles(
         view = opened(tmp_path / name)
         view.serve()
         assert view.page.shown == MESH and "| triangles | 80 |" in view.page._state.content
+
+
+def test_splats_are_not_turned_like_the_mesh_before_them(make_system: Callable[..., Any]) -> None:
+    import trimesh
+
+    page = Page(None, "x", modes=(SPLATS, MESH))
+    try:
+        page.show_mesh(trimesh.creation.icosphere(1).export(file_type="glb"))
+        page.show_splats(splats_of(make_system().renderer))
+        splats = page._splats
+        assert splats is not None and page.shown == SPLATS
+        assert splats.name == "/splats" and tuple(splats.wxyz) == (1.0, 0.0, 0.0, 0.0)  # a browser keeps turns by name
+    finally:
+        page.close()
 
 
 def test_what_cannot_be_shown(tmp_path: Path) -> None:

@@ -151,6 +151,10 @@ def test_view_of_a_finished_run_shows_it_and_dies_with_the_program(
         page = visit(chromium, f"http://127.0.0.1:{port}", [])
         assert until(lambda: ink(page) > 0.03)
         assert page.locator("text=8 of 8").count() == 1
+        page.get_by_label("Show as").first.evaluate("field => field.click()")
+        page.wait_for_selector('[role="option"]', state="attached")
+        page.locator('[role="option"]', has_text="picture").first.evaluate("option => option.click()")
+        assert until(lambda: 0.03 < ink(page) < 0.9), "neither white nor black: the picture is there"
     finally:
         process.send_signal(signal.SIGINT)
         code_of_exit = process.wait(60)

@@ -2,7 +2,10 @@
 
 import re
 import socket
+import subprocess
+import sys
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +33,20 @@ def test_a_port_in_use_is_an_error_or_the_next_is_taken(busy: int, monkeypatch: 
         choose_port(None)
     with pytest.raises(ConfigError, match="1024 to 65535"):
         choose_port(80)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", [["view", "FILE"], ["generate", "a red mug", "--tiny", "--view"]])
+def test_a_port_in_use_is_told_before_anything_begins(verb: list[str], busy: int, tmp_path: Path) -> None:
+    pytest.importorskip("viser")
+    (tmp_path / "splats.ply").touch()
+    words = [str(tmp_path / "splats.ply") if word == "FILE" else word for word in verb]
+    program = Path(__file__).parents[3] / "launch.py"
+    done = subprocess.run(
+        [sys.executable, str(program), *words, "--port", str(busy)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and f"--port {busy} is in use by another program. Give another one" in done.stderr
+    assert "Traceback" not in done.stderr and not (tmp_path / "outputs").exists()
 
 
 def test_without_viser_there_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
