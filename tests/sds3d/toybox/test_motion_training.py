@@ -143,7 +143,7 @@ def test_a_batch_has_the_frames_of_one_clip_side_by_side(folder: Path, tmp_path:
 
 @pytest.mark.slow
 def test_training_moves_the_networks_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    config = MotionTrainingConfig(train=SMALL, validation=SMALL, steps=3, batch=4)
+    config = MotionTrainingConfig(train=SMALL, validation=SMALL, steps=4, batch=8)
     out = tmp_path / "out" / "toybox-motion"
     begun = trainable(PRIOR, len(make_tokenizer(tmp_path / "words")), seed=0)
     networks = train_motion(out, PRIOR, tmp_path / "work", config)

@@ -25,6 +25,7 @@ SETTINGS = {
     "unet3d": VideoSettings(frames=3),
     "animatediff": VideoSettings(frames=3, height=16, width=16),
     "stacked": VideoSettings(),
+    "stacked-balanced": VideoSettings(),
     "svd": VideoSettings(height=16, width=24),
     "wan": VideoSettings(frames=5, height=32, width=48),
     "wan-experts": VideoSettings(frames=5, height=32, width=32),
@@ -200,7 +201,7 @@ def _animatediff(folder: Path) -> None:
     adapter.save_pretrained(folder.with_name(folder.name + "-adapter"))
 
 
-def _stacked(folder: Path) -> None:
+def _stacked(folder: Path, **said: Any) -> None:
     from diffusers import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
@@ -219,7 +220,7 @@ def _stacked(folder: Path) -> None:
     )
     scheduler = {"_class_name": "DDPMScheduler", **BETAS, "prediction_type": "v_prediction"}
     _save(folder, scheduler, {"_class_name": "StackedFramesPipeline"}, unet=unet, vae=_autoencoder(), **_clip_text())
-    (folder / "sds3d.json").write_text(json.dumps({"frames": 3}))
+    (folder / "sds3d.json").write_text(json.dumps({"frames": 3, **said}))
 
 
 def _vision(kind: str) -> Any:
@@ -364,6 +365,7 @@ _PIPELINES: dict[str, Callable[[Path], None]] = {
     "unet3d": _unet3d,
     "animatediff": _animatediff,
     "stacked": _stacked,
+    "stacked-balanced": lambda folder: _stacked(folder, frame_scales=[2.5, 0.7, 0.2]),
     "svd": _svd,
     "wan": _wan,
     "wan-experts": lambda folder: _wan(folder, {"boundary_ratio": 0.875}),

@@ -17,7 +17,7 @@ from sds3d.priors.video.diffusion import DiffusersVideoPrior
 from sds3d.priors.video.ltx import pack_latents, unpack_latents
 from sds3d.priors.video.open import open_video_prior
 
-FAMILIES = ("unet3d", "animatediff", "stacked", "svd", "wan", "cogvideox-rotary", "ltx")
+FAMILIES = ("unet3d", "animatediff", "stacked-balanced", "svd", "wan", "cogvideox-rotary", "ltx")
 
 
 @pytest.fixture(params=FAMILIES)

@@ -20,7 +20,7 @@ from sds3d.priors.video.families import FAMILIES, SVD, UNET3D, WAN
 from sds3d.priors.video.open import open_video_prior
 from sds3d.prompts import Prompt
 
-NAMES = ("unet3d", "animatediff", "stacked", "svd", "wan", "wan-experts", "cogvideox-rotary", "ltx")
+NAMES = ("unet3d", "animatediff", "stacked", "stacked-balanced", "svd", "wan", "wan-experts", "cogvideox-rotary", "ltx")
 PICTURES = ("wan-first", "wan-i2v-clip", "cogvideox-i2v", "ltx-first")
 # Tiny encoders read 12 letters.
 pytestmark = pytest.mark.filterwarnings("ignore::sds3d.priors.text_store.PromptCutWarning")
