@@ -47,14 +47,15 @@ def main() -> None:
     if not isinstance(recipe, FlowRecipe):
         parser.error(f"'{given.recipe}' is no recipe for a flow.")
     print(f"teacher, one Euler step: {one_step_error(teacher, exact):.4f}")
-    for weight, norm in ((0.0, "none"), (recipe.distillation_weight, recipe.norm)):
+    alone = {"distillation_weight": 0.0, "norm": "none", "decay": "none", "learning_rate": 3e-3}
+    for changes in (alone, {}):
+        own = recipe.model_copy(update=changes)
         draws = torch.Generator().manual_seed(recipe.seed)
         student, start = AffineStudent(32, draws), time.process_time()
-        distil_flow(
-            recipe.model_copy(update={"distillation_weight": weight, "norm": norm}), student, teacher, data, draws
-        )
+        distil_flow(own, student, teacher, data, draws)
         error, seconds = one_step_error(student, exact), time.process_time() - start
-        print(f"distillation weight {weight:g}, norm {norm}: {error:.4f} ({seconds:.0f} CPU s)")
+        what = f"distillation weight {own.distillation_weight:g}, norm {own.norm}, decay {own.decay}"
+        print(f"{what}: {error:.4f} ({seconds:.0f} CPU s)")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ by `renderers.triplane_mesh`; `TriplaneRenderer` holds one finished object for e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from renderers.base import Render, Renderer
 from renderers.fields.sdf import neus_depth, volsdf_density
+from renderers.triplane_grid import GridField
 from renderers.triplane_sampling import geometry_features, sample_planes, texture_features
 from renderers.volume import integrate, proposal, samples
 from renderers.volume.rays import Rays, camera_rays
@@ -38,6 +39,9 @@ class Field:
 
     planes: Planes
 
+    def __len__(self) -> int:
+        return len(self.planes)
+
     def unit(self, points: Tensor) -> Tensor:
         """Return points in units of the box."""
         return points / self.planes.radius
@@ -50,6 +54,10 @@ class Field:
         """Return colours [B, N, 3] in [0, 1] up to the heads' margin."""
         features = sample_planes(self.planes.texture, self.unit(points))
         return self.heads.colour(texture_features(features))
+
+    def both(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return signed distances [B, N] and colours [B, N, 3]."""
+        return self.sdf(points), self.colour(points)
 
     def nodes(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return signed distances [B, N] and raw moves [B, N, 3] of grid nodes."""
@@ -77,11 +85,27 @@ class Field:
         return self.heads.distance(features) + sphere
 
 
+def field_of(assets: Planes, config: VolumeConfig) -> Field | GridField:
+    """Return the field of some objects as the configuration wants it read."""
+    return GridField.of(assets) if config.field == "grid" else Field(assets)
+
+
 def shrink(x: Tensor, share: float) -> Tensor:
     """Return `x` with its gradient multiplied by `share`; 0 detaches. Source: the dual renderers of TriplaneTurbo."""
     if share == 1.0:
         return x
     return x.detach() if share == 0.0 else share * x + (1.0 - share) * x.detach()
+
+
+def with_surface(distance: Tensor, depth: float) -> Tensor:
+    """Return `distance` [B, N] of each object's samples, shifted as far as it takes that one lies `depth` inside, one outside.
+
+    An object whose smallest distance is larger has vanished: its opacity, and so every gradient, is zero to working precision,
+    and it never comes back. Shifted, it is drawn as a speck where it is nearest to being there. The shift carries no gradient;
+    distances keep theirs. Objects with a surface are not touched. The same for objects that fill the box.
+    """
+    least, most = distance.detach().amin(dim=1, keepdim=True), distance.detach().amax(dim=1, keepdim=True)
+    return distance - (least + depth).clamp(min=0.0) + (depth - most).clamp(min=0.0)
 
 
 def render_volume(
@@ -102,10 +126,23 @@ def render_volume(
         latter. `depth` is the expected camera z, 0 where nothing was hit.
     Limits: samples are the same number a ray whatever the object; no empty space is skipped.
     """
-    check_views(assets, cameras, background)
-    rays = camera_rays(cameras, assets.radius)
+    return render_field(field_of(assets, config), assets.radius, cameras, background, config, jitter, colour_share)
+
+
+def render_field(
+    field: Field | GridField,
+    radius: float,
+    cameras: Cameras,
+    background: Tensor,
+    config: VolumeConfig,
+    jitter: Tensor | None = None,
+    colour_share: float = 1.0,
+) -> Render:
+    """Draw the B objects of a field in the box [-radius, radius]^3; the rest as `render_volume`."""
+    check_views(field, cameras, background)
+    rays = camera_rays(cameras, radius)
     middle = jitter if jitter is not None else torch.full_like(rays.near, 0.5)
-    sums, gradient = _sums(Field(assets), rays, config, middle, colour_share)
+    sums, gradient = _sums(field, rays, config, middle, colour_share)
     pixels = sums.view(len(cameras), cameras.height, cameras.width, -1)
     alpha = pixels[..., 3:4]
     z_scale = rays.z_scale.view(*pixels.shape[:3], 1)
@@ -118,7 +155,7 @@ def render_volume(
     return Render(rgb, alpha, depth, normal, extras)
 
 
-def check_views(assets: Planes, cameras: Cameras, background: Tensor) -> None:
+def check_views(assets: Sized, cameras: Cameras, background: Tensor) -> None:
     """Raise ShapeError unless every object has as many cameras, and every camera a background [3]."""
     if len(assets) == 0 or len(cameras) % len(assets):
         raise ShapeError("cameras", f"[{len(assets)} * V] (as many for each object)", (len(cameras),))
@@ -127,27 +164,29 @@ def check_views(assets: Planes, cameras: Cameras, background: Tensor) -> None:
 
 
 def _sums(
-    field: Field, rays: Rays, config: VolumeConfig, jitter: Tensor, colour_share: float
+    field: Field | GridField, rays: Rays, config: VolumeConfig, jitter: Tensor, colour_share: float
 ) -> tuple[Tensor, Tensor | None]:
     """Return sums over each ray [R, 5 or 8] (colour, opacity, distance, normal) and the gradients [N, 3] of the samples."""
     found = _samples(field, rays, config, jitter)
-    points = rays.at(found.ray, found.distance).view(len(field.planes), -1, 3)
+    points = rays.at(found.ray, found.distance).view(len(field), -1, 3)
     gradient = None
-    if config.normals:
+    if isinstance(field, Field) and config.normals:
         distance, gradient = field.with_gradient(points)
-        gradient = gradient.reshape(-1, 3)
+        gradient, colour = gradient.reshape(-1, 3), field.colour(points)
     else:
-        distance = field.sdf(points)
+        distance, colour = field.both(points)
+    if config.keep_surface:
+        distance = with_surface(distance, 1.0 / config.sharpness)
     directions = rays.directions.index_select(0, found.ray)
     depths = _depths(distance.reshape(-1), gradient, directions, found.width, config)
     weights, _ = integrate.weights_of(depths, found.ray, len(rays))
-    colours = shrink(field.colour(points).reshape(-1, 3), colour_share)
+    colours = shrink(colour.reshape(-1, 3), colour_share)
     values = [colours, torch.ones_like(found.distance)[:, None], found.distance[:, None]]
     values += [] if gradient is None else [nn.functional.normalize(gradient, dim=-1)]
     return integrate.accumulate(weights, torch.cat(values, dim=1), found.ray, len(rays)), gradient
 
 
-def _samples(field: Field, rays: Rays, config: VolumeConfig, jitter: Tensor) -> Samples:
+def _samples(field: Field | GridField, rays: Rays, config: VolumeConfig, jitter: Tensor) -> Samples:
     """Return where the rays ask the field: equally spaced, or where a first pass found the surface."""
     if config.coarse == 0:
         return samples.uniform(rays, config.samples, jitter)
@@ -155,7 +194,7 @@ def _samples(field: Field, rays: Rays, config: VolumeConfig, jitter: Tensor) -> 
         share = torch.linspace(0, 1, config.coarse + 1, device=jitter.device)
         edges = rays.near[:, None] + share * (rays.far - rays.near)[:, None]
         first = samples.from_edges(edges)
-        points = rays.at(first.ray, first.distance).view(len(field.planes), -1, 3)
+        points = rays.at(first.ray, first.distance).view(len(field), -1, 3)
         depths = volsdf_density(field.sdf(points).reshape(-1), _sharpness(config, jitter)) * first.width
         weights, _ = integrate.weights_of(depths, first.ray, len(rays))
         refined = proposal.resample(edges, weights.view(len(rays), -1), config.samples, jitter - 0.5)
@@ -208,7 +247,7 @@ class TriplaneRenderer(Renderer):
         """Return a closed mesh with colours at its vertices; see `mesh_from_distance`."""
         from renderers.volume.meshing import mesh_from_distance
 
-        field = Field(self.assets)
+        field = field_of(self.assets, self.config)
 
         @torch.no_grad()
         def distance(points: Tensor) -> Tensor:

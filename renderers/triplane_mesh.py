@@ -82,7 +82,7 @@ def render_mesh(
         drawn.append(_one(assets[number : number + 1], vertices, faces, cameras[part], background[part], config))
         counts.append(len(faces))
     joined = [torch.cat([getattr(render, name) for render in drawn]) for name in ("rgb", "alpha", "depth", "normal")]
-    return Render(*joined, extras={"faces": counts})
+    return Render(joined[0], joined[1], joined[2], joined[3], extras={"faces": counts})
 
 
 def _one(

@@ -59,7 +59,7 @@ class Maker:
 def finest(views: Sequence[ViewConfig]) -> VolumeConfig:
     """Return how to show objects trained with `views`: the volume renderer's settings, twice the samples."""
     own = next((view.volume for view in views if view.kind == "volume"), VolumeConfig(samples=64))
-    return own.model_copy(update={"samples": 2 * own.samples, "normals": False})
+    return own.model_copy(update={"samples": 2 * own.samples, "normals": False, "keep_surface": False})
 
 
 def instant_file() -> Path:

@@ -136,6 +136,40 @@ def generate_with(
     return 0
 
 
+def at_once(
+    prompt: str,
+    weights: Path | None,
+    instant: bool,
+    recipe: str | None,
+    others: bool,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> int:
+    """Carry out 'generate' with --weights or --instant; --instant is short for '--recipe triplaneturbo-tiny --weights SHIPPED'.
+
+    recipe: --recipe where it is given; it must then be the one the generator was trained with. others: whether options were
+    given that only mean something to an optimisation.
+    Raises: ConfigError for options that do not go together; AssetError where the generator is missing or broken.
+    """
+    if others:
+        raise ConfigError(
+            f"{'--instant' if instant else '--weights'} makes the asset without optimisation: of the other options only "
+            "--recipe, --out, --seed and --device go with it. Leave the rest out."
+        )
+    path = _generator(weights, instant)
+    if recipe is not None:
+        from sds3d.generators.weights import read_weights
+
+        trained = read_weights(path).recipe.name
+        if trained != recipe:
+            raise ConfigError(
+                f"--recipe is '{recipe}', but the generator '{path.name}' was trained with '{trained}'. Give that recipe, or "
+                "leave --recipe out."
+            )
+    return generate_with(prompt, path, out=out, seed=seed, device=device)
+
+
 def batch_with(
     prompts: Annotated[Path, typer.Argument(help="Text file with one prompt a line.")],
     weights: WeightsOption = None,

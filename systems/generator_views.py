@@ -48,7 +48,7 @@ def draw_view(
 
 def regularisers(view: ViewConfig, render: Render, step: int, total_steps: int) -> dict[str, Tensor]:
     """Return the weighted loss terms that `view` asks of its own render."""
-    terms = {}
+    terms: dict[str, Tensor] = {}
     for name in ("sparsity", "eikonal"):
         weight = getattr(view, name).at(step, total_steps)
         if weight and name in render.extras:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -15,6 +16,34 @@ Data = Callable[[int, torch.Generator], Tensor]
 """(count, generator) -> clean samples [count, ...]."""
 
 
+def flow_losses(
+    recipe: FlowRecipe, student: flow.Velocity, teacher: flow.Velocity, clean: Tensor, draws: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return (loss to descend, matching loss alone) of one batch of clean samples [N, ...].
+
+    student, teacher: velocities, guided and told already. draws: CPU generator of noise and times.
+    """
+    h = recipe.step if recipe.derivative == "discrete" else None
+    noise, again, fresh = (torch.randn(clean.shape, generator=draws).to(clean) for _ in range(3))
+    t = flow.draw_times(len(clean), h, draws).to(clean)
+    x = flow.interpolated(clean, noise, t)
+    with torch.no_grad():
+        velocity = teacher(x, t)
+    matching = flow.matching_loss(student, velocity, x, t, h, recipe.norm)
+    loss = recipe.matching_weight * matching
+    if recipe.distillation_weight:
+        distilled = flow.distillation_loss(student, teacher, again, fresh, t, h, recipe.norm)
+        loss = loss + recipe.distillation_weight * distilled
+    return loss, matching.detach()
+
+
+def rate_at(recipe: FlowRecipe, step: int) -> float:
+    """Return the learning rate of `step`: constant, or half a cosine from the recipe's to 0."""
+    if recipe.decay == "none":
+        return recipe.learning_rate
+    return recipe.learning_rate * 0.5 * (1.0 + math.cos(math.pi * step / recipe.steps))
+
+
 def distil_flow(
     recipe: FlowRecipe, student: nn.Module, teacher: flow.Velocity, data: Data, draws: torch.Generator
 ) -> list[float]:
@@ -22,25 +51,15 @@ def distil_flow(
 
     teacher: the frozen velocity, guided already. data: clean samples, for matching only. draws: CPU generator of everything.
     """
-    h = recipe.step if recipe.derivative == "discrete" else None
     optimiser = torch.optim.Adam(student.parameters(), recipe.learning_rate)
     losses: list[Tensor] = []
-    for _ in range(recipe.steps):
-        clean = data(recipe.batch, draws)
-        noise, again, fresh = (torch.randn(clean.shape, generator=draws).to(clean) for _ in range(3))
-        t = flow.draw_times(recipe.batch, h, draws).to(clean)
-        x = flow.interpolated(clean, noise, t)
-        with torch.no_grad():
-            velocity = teacher(x, t)
-        matching = flow.matching_loss(student, velocity, x, t, h, recipe.norm)
-        loss = recipe.matching_weight * matching
-        if recipe.distillation_weight:
-            distilled = flow.distillation_loss(student, teacher, again, fresh, t, h, recipe.norm)
-            loss = loss + recipe.distillation_weight * distilled
+    for step in range(recipe.steps):
+        loss, matching = flow_losses(recipe, student, teacher, data(recipe.batch, draws), draws)
+        optimiser.param_groups[0]["lr"] = rate_at(recipe, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
-        losses.append(matching.detach())
+        losses.append(matching)
     return torch.stack(losses).tolist()  # type: ignore[no-any-return]
 
 

@@ -31,7 +31,11 @@ class FieldHeads(nn.Module):
 
     def colour(self, features: Tensor) -> Tensor:
         """Return colours [..., 3] in [0, 1] up to `COLOUR_MARGIN`; features [..., 3 C]."""
-        return self.colour_head(features).sigmoid() * (1.0 + 2.0 * COLOUR_MARGIN) - COLOUR_MARGIN  # type: ignore[no-any-return]
+        return self.finished(self.colour_head(features))
+
+    def finished(self, raw: Tensor) -> Tensor:
+        """Return colours [..., 3] of what the colour head says [..., 3]."""
+        return raw.sigmoid() * (1.0 + 2.0 * COLOUR_MARGIN) - COLOUR_MARGIN
 
     def moves(self, features: Tensor) -> Tensor:
         """Return raw moves [..., 3] of grid nodes; features [..., C]."""

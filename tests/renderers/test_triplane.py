@@ -176,3 +176,53 @@ def test_plane_coordinates_are_those_of_the_table() -> None:
     x, y, z = 0.1, 0.2, 0.3
     found = plane_coordinates(torch.tensor([[[x, y, z]]]))[0, :, 0]
     torch.testing.assert_close(found, torch.tensor([[y, x], [-x, -z], [y, -z]]))
+
+
+def test_the_grid_field_is_the_field_at_nodes_and_close_to_it_in_pictures() -> None:
+    made = assets(2, gain=0.7, size=6)
+    line = (2.0 * torch.arange(6) + 1.0) / 6.0 - 1.0
+    points = torch.cartesian_prod(line, line, line).expand(2, -1, -1)
+    exact, grid = triplane.Field(made), triplane.GridField.of(made)
+    for found, wanted in zip(grid.both(points), exact.both(points), strict=True):
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
+    torch.testing.assert_close(grid.sdf(points), exact.sdf(points), atol=1e-5, rtol=0)
+    torch.testing.assert_close(grid.colour(points), exact.colour(points), atol=1e-5, rtol=0)
+    between = 0.8 * (2.0 * torch.rand(2, 40, 3, generator=GENERATOR().manual_seed(4)) - 1.0)
+    assert 1e-4 < (grid.sdf(between) - exact.sdf(between)).abs().mean() < 0.3  # an interpolation, not the same thing
+
+
+def test_the_grid_field_draws_nearly_the_same_picture_and_hands_gradients_to_the_planes() -> None:
+    made, black = assets(gain=0.3, size=16), torch.zeros(1, 3)
+    smooth = torch.nn.functional.avg_pool2d
+    made = Planes(*[smooth(smooth(p[0], 5, 1, 2), 5, 1, 2)[None] for p in (made.geometry, made.texture)], made.heads)
+    pictures, slopes = [], []
+    for field in ("points", "grid"):
+        planes = Planes(made.geometry.clone().requires_grad_(), made.texture, made.heads)
+        render = triplane.render_volume(planes, cameras(1, 12), black, VolumeConfig(samples=24, field=field))
+        pictures.append(render.rgb.detach())
+        slopes.append(torch.autograd.grad(render.alpha.square().sum(), planes.geometry)[0].flatten())
+    assert (pictures[0] - pictures[1]).abs().mean() < 0.01 < pictures[0].mean()
+    assert torch.nn.functional.cosine_similarity(*slopes, dim=0) > 0.95
+
+
+def test_the_grid_field_has_no_normals() -> None:
+    with pytest.raises(ValueError, match="'normals' needs 'field' points"):
+        VolumeConfig(field="grid", normals=True)
+
+
+def test_a_vanished_object_is_drawn_as_a_speck_with_a_gradient_and_others_as_they_are() -> None:
+    made = assets(2)
+    gone = Planes(made.geometry, made.texture, made.heads, start_radius=-1.5)  # nearest to being there at the centre
+    seen, white = cameras(2, 16), torch.ones(2, 3)
+    slopes = []
+    for keep in (False, True):
+        weight = gone.heads.distance_head[-1].weight
+        render = triplane.render_volume(gone, seen, white, VolumeConfig(samples=24, keep_surface=keep))
+        slopes.append(torch.autograd.grad(render.alpha.sum(), weight)[0].abs().max())
+        assert (float(render.alpha.max()) > 0.1) is keep
+    assert slopes[1] > 1e-2 > 1e6 * slopes[0]
+    distance = torch.tensor([[-0.3, 0.4], [0.5, 0.7], [-0.9, -0.6]], requires_grad=True)
+    found = triplane.with_surface(distance, 0.1)
+    expected = torch.tensor([[-0.3, 0.4], [-0.1, 0.1], [-0.2, 0.1]])
+    torch.testing.assert_close(found.detach(), expected)
+    assert torch.equal(torch.autograd.grad(found.sum(), distance)[0], torch.ones(3, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -175,9 +176,12 @@ def _hermite(count: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("distillation", "norm", "bound"), [(0.0, "none", 0.2), (1.0, "sample", 0.1)])
-def test_one_step_errors_of_the_students(distillation: float, norm: str, bound: float) -> None:
-    recipe = FlowRecipe(distillation_weight=distillation, norm=norm, step=0.02, learning_rate=3e-3)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("distillation", "norm", "rate", "decay", "bound"),
+    [(0.0, "none", 3e-3, "none", 0.2), (1.0, "sample", 1e-2, "cosine", 0.05)],
+)
+def test_one_step_errors_of_the_students(distillation: float, norm: Any, rate: float, decay: Any, bound: float) -> None:
+    recipe = FlowRecipe(distillation_weight=distillation, norm=norm, step=0.02, learning_rate=rate, decay=decay)
     draws = torch.Generator().manual_seed(0)
     student = AffineStudent(32, draws)
 
