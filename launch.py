@@ -73,12 +73,11 @@ def generate(
     Every key of a recipe can be changed: '... recipes quickstart' lists them with their meaning.
     """
     if weights is not None:
-        if overrides or overlay or tiny or view or max_steps or recipe != DEFAULT_RECIPE:
-            raise ConfigError(
-                "--weights makes the asset without optimisation: of the other options only --out, --seed and "
-                "--device go with it. Leave the rest out."
-            )
-        return generator_verbs.generate_with(prompt or "", weights, out=out, seed=seed or 0, device=device or "auto")
+        others = bool(overrides or overlay or tiny or view or max_steps)
+        named = recipe if recipe != DEFAULT_RECIPE else None
+        return generator_verbs.at_once(
+            prompt or "", weights, False, named, others, out=out, seed=seed or 0, device=device or "auto"
+        )
     overrides = list(overrides or [])
     if prompt is not None and is_override(prompt):  # generate --recipe outputs/.../recipe.yaml seed=3
         overrides, prompt = [prompt, *overrides], None

@@ -82,7 +82,9 @@ _ENTRIES = (
     ),
 )
 
-CITATIONS: dict[str, Citation] = {entry.key: entry for entry in (*_ENTRIES, *METHOD_PAPERS, *RENDERER_PAPERS, *MATERIAL_PAPERS)}
+CITATIONS: dict[str, Citation] = {
+    entry.key: entry for entry in (*_ENTRIES, *METHOD_PAPERS, *RENDERER_PAPERS, *MATERIAL_PAPERS)
+}
 """All works the project can cite, by key."""
 
 

@@ -50,7 +50,7 @@ def test_the_install_and_test_lines_are_what_ci_does():
 def test_every_command_is_known():
     verbs = {arguments[0] for arguments in launches()}
     known = {"generate", "resume", "export", "render", "recipes", "doctor", "cite", "fetch", "prior"}
-    assert verbs == known | {"batch", "evaluate", "view"}
+    assert verbs == known | {"batch", "evaluate", "view", "distil"}
 
 
 @pytest.mark.slow
@@ -72,6 +72,8 @@ def test_every_launch_command_of_the_readme_runs_in_order(tmp_path):
         elif arguments[0] == "batch":
             (tmp_path / arguments[1]).write_text("a red mug\na blue car\n")
             done = run([*arguments, "--engine", "processes", "--tiny", "--max-steps", "2"], tmp_path)
+        elif arguments[0] == "distil":
+            done = run([*arguments, "--max-steps", "2"], tmp_path)
         else:
             done = run(arguments, tmp_path)
         assert done.returncode == 0, (arguments, done.stderr[-2000:], done.stdout[-2000:])

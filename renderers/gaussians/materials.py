@@ -37,6 +37,16 @@ class MaterialGaussians(nn.Module):
     Source: Ye et al. 2024 (progressive radiance distillation), section 4.1 of whose model this is.
     """
 
+    means: nn.Parameter
+    quats: nn.Parameter
+    log_scales: nn.Parameter
+    opacity_logits: nn.Parameter
+    sh0: nn.Parameter
+    base_colour: nn.Parameter
+    roughness: nn.Parameter
+    metallic: nn.Parameter
+    progress: nn.Parameter
+
     def __init__(self, gaussians: Gaussians, sh_degree: int, start: Mapping[str, float], backend: str = "auto") -> None:
         super().__init__()
         self.sh_degree, self.backend = sh_degree, backend
