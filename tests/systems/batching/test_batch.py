@@ -34,10 +34,21 @@ def start(tmp_path: Path) -> Start:
         command += [] if "--engine" in options else ["--engine", "processes"]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
         return subprocess.Popen(
-            command, env=environment, cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            command,
+            env=environment,
+            cwd=tmp_path,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=hear_ctrl_c,
         )
 
     return begin
+
+
+def hear_ctrl_c() -> None:
+    """A shell that starts the tests in the background makes them, and all they start, deaf to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(process: subprocess.Popen[str], code: int = 0) -> str:
