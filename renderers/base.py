@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
 
 from sds3d.cameras import Cameras
+from sds3d.errors import ConfigError, nearest
 from sds3d.meshing.mesh import Mesh
 
 
@@ -64,3 +65,24 @@ class Renderer(nn.Module, ABC):
     def after_step(self, step: int, optimiser: Any, render: Render) -> dict[str, float]:
         """Do what must happen after an optimiser step (density control, occupancy); return numbers to log."""
         return {}
+
+
+def optimiser_groups(
+    groups: Mapping[str, Sequence[Tensor]], known: Collection[str], learning_rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Return one group a kind of parameter as torch's optimisers take them, with a learning rate each.
+
+    Args:
+        groups: the parameters there are, by kind. known: all kinds that may have a rate, be they there or not.
+    Raises: ConfigError for a rate of an unknown kind, and for a kind without a rate.
+    """
+    for name in learning_rates:
+        if name not in known:
+            raise ConfigError(f"There is no parameter group '{name}'. Use {nearest(name, known)}.", name)
+    missing = [name for name in groups if name not in learning_rates]
+    if missing:
+        raise ConfigError(
+            f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(groups)} needs one.",
+            missing[0],
+        )
+    return [{"params": list(values), "lr": learning_rates[name], "name": name} for name, values in groups.items()]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renderers.base import Render, Renderer
+from renderers.base import Render, Renderer, optimiser_groups
 from renderers.conditions import condition_maps
 from renderers.fields.encodings import GridEncoding, geometric_resolutions
 from renderers.fields.networks import Mlp
@@ -23,7 +23,7 @@ from renderers.surface import vertex_normals
 from renderers.surface_texture import FieldTexture, Places
 from sds3d.cameras import Cameras
 from sds3d.config.pbr import PbrMeshConfig
-from sds3d.errors import ConfigError, ShapeError, nearest
+from sds3d.errors import ShapeError
 from sds3d.meshing.mesh import Mesh
 from sds3d.shading.brdf import Shaded
 from sds3d.shading.colour import srgb_from_linear, to_display
@@ -175,18 +175,7 @@ class PbrMeshRenderer(Renderer):
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return one optimiser group a kind of parameter; all of them need a learning rate."""
-        groups = self.texture.groups()
-        for name in learning_rates:
-            if name not in PbrMeshConfig.PARAMETERS:
-                known = nearest(name, PbrMeshConfig.PARAMETERS)
-                raise ConfigError(f"There is no parameter group '{name}'. Use {known}.", name)
-        missing = [name for name in groups if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(groups)} needs one.",
-                missing[0],
-            )
-        return [{"params": params, "lr": learning_rates[name], "name": name} for name, params in groups.items()]
+        return optimiser_groups(self.texture.groups(), PbrMeshConfig.PARAMETERS, learning_rates)
 
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
         """Yield the terms of `PbrMeshConfig.REGULARISERS`, at the points that the pictures show.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from renderers import surface_regularisers as terms
 from renderers import surface_shading as shading
-from renderers.base import Render, Renderer
+from renderers.base import Render, Renderer, optimiser_groups
 from renderers.isosurface.geometry import Geometry, Surface
 from renderers.meshes.antialias import antialias
 from renderers.meshes.clip import clip_from
@@ -20,7 +20,7 @@ from renderers.meshes.rasterise import rasterise
 from renderers.surface_texture import Places, Texture
 from sds3d.cameras import Cameras
 from sds3d.config.surface import ShadingConfig, SurfaceConfig
-from sds3d.errors import ConfigError, ShapeError, nearest
+from sds3d.errors import ShapeError
 from sds3d.meshing.mesh import Mesh
 
 
@@ -126,18 +126,7 @@ class SurfaceRenderer(Renderer):
 
         Colours are left out where pictures do not show them (light kind "normal").
         """
-        groups = self._groups()
-        for name in learning_rates:
-            if name not in SurfaceConfig.PARAMETERS:
-                known = nearest(name, SurfaceConfig.PARAMETERS)
-                raise ConfigError(f"There is no parameter group '{name}'. Use {known}.", name)
-        missing = [name for name in groups if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(groups)} needs one.",
-                missing[0],
-            )
-        return [{"params": params, "lr": learning_rates[name], "name": name} for name, params in groups.items()]
+        return optimiser_groups(self._groups(), SurfaceConfig.PARAMETERS, learning_rates)
 
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
         """Yield the terms of `SurfaceConfig.REGULARISERS` that this geometry has (each computed when it is reached)."""

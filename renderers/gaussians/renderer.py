@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renderers.base import Render, Renderer
+from renderers.base import Render, Renderer, optimiser_groups
 from renderers.gaussians import constants, parameters, regularisers, sh
 from renderers.gaussians.density import DensitySettings, DensityStatistics, control_density
 from renderers.gaussians.parameters import GROUPS, Gaussians
@@ -141,16 +141,7 @@ class GaussianRenderer(Renderer):
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return one optimiser group a kind of parameter; `learning_rates` must name each of `GROUPS`."""
-        for name in learning_rates:
-            if name not in GROUPS:
-                raise ConfigError(f"There is no parameter group '{name}'. Use {nearest(name, GROUPS)}.", name)
-        missing = [name for name in GROUPS if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(GROUPS)} needs one.",
-                missing[0],
-            )
-        return [{"params": [getattr(self, name)], "lr": learning_rates[name], "name": name} for name in GROUPS]
+        return optimiser_groups({name: [getattr(self, name)] for name in GROUPS}, GROUPS, learning_rates)
 
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
         """Yield the terms of `regularisers` by their names there (each computed when it is reached)."""

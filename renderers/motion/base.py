@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from renderers.base import optimiser_groups
 from renderers.motion import fields
 from renderers.motion.bases import Basis
 from renderers.motion.similarity import (
@@ -19,7 +20,7 @@ from renderers.motion.similarity import (
     rotation_from_quaternion,
 )
 from sds3d.config import motion as config
-from sds3d.errors import ConfigError, ShapeError, nearest
+from sds3d.errors import ConfigError, ShapeError
 
 
 @dataclass(frozen=True)
@@ -89,18 +90,7 @@ class Motion(nn.Module):
 
     def parameter_groups(self, learning_rates: dict[str, float]) -> list[dict[str, Any]]:
         """Return one optimiser group a kind of parameter that there is. Raises: ConfigError if one has no rate."""
-        groups = self.groups()
-        for name in learning_rates:
-            if name not in config.MotionConfig.PARAMETERS:
-                known = nearest(name, config.MotionConfig.PARAMETERS)
-                raise ConfigError(f"There is no parameter group '{name}'. Use {known}.", name)
-        missing = [name for name in groups if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(groups)} needs one.",
-                missing[0],
-            )
-        return [{"params": values, "lr": learning_rates[name], "name": name} for name, values in groups.items()]
+        return optimiser_groups(self.groups(), config.MotionConfig.PARAMETERS, learning_rates)
 
 
 def build_motion(settings: config.MotionConfig, rest: Tensor, generator: torch.Generator) -> Motion:

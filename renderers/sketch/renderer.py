@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renderers.base import Render, Renderer
+from renderers.base import Render, Renderer, optimiser_groups
 from renderers.sketch import losses
 from renderers.sketch.coverage import draw
 from renderers.sketch.manage import control_strokes
@@ -18,7 +18,7 @@ from renderers.sketch.strokes import GROUPS, Strokes, pinned
 from sds3d import bezier
 from sds3d.cameras import Cameras
 from sds3d.config.sketch import SketchConfig
-from sds3d.errors import ConfigError, ShapeError, nearest
+from sds3d.errors import ConfigError, ShapeError
 from sds3d.export.sketch.sketch import Motion, Sketch
 from sds3d.meshing.mesh import Mesh
 
@@ -138,17 +138,7 @@ class SketchRenderer(Renderer):
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return one optimiser group a kind of parameter that is trained; all of them need a learning rate."""
-        for name in learning_rates:
-            if name not in GROUPS:
-                raise ConfigError(f"There is no parameter group '{name}'. Use {nearest(name, GROUPS)}.", name)
-        missing = [name for name in self.group_names if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(self.group_names)} needs "
-                "one.",
-                missing[0],
-            )
-        return [{"params": [getattr(self, n)], "lr": learning_rates[n], "name": n} for n in self.group_names]
+        return optimiser_groups({name: [getattr(self, name)] for name in self.group_names}, GROUPS, learning_rates)
 
     def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
         """Yield the terms of `SketchConfig.REGULARISERS` (each computed when it is reached)."""

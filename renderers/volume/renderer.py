@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from renderers.background import Background
-from renderers.base import Render, Renderer
+from renderers.base import Render, Renderer, optimiser_groups
 from renderers.fields.build import active_levels
 from renderers.volume import integrate, proposal, regularisers, samples
 from renderers.volume.occupancy import OccupancyGrid
@@ -20,7 +20,7 @@ from renderers.volume.rays import Rays, camera_rays
 from renderers.volume.samples import Samples
 from sds3d.cameras import Cameras
 from sds3d.config.nerf import VolumeConfig
-from sds3d.errors import ConfigError, ShapeError, nearest
+from sds3d.errors import ShapeError
 
 Pixels = dict[str, Tensor]
 """Sums over each ray, [R, channels]."""
@@ -192,17 +192,8 @@ class VolumeRenderer(Renderer):
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return one optimiser group a kind of parameter that has any; `learning_rates` must name each kind."""
-        for name in learning_rates:
-            if name not in self.groups:
-                raise ConfigError(f"There is no parameter group '{name}'. Use {nearest(name, self.groups)}.", name)
-        missing = [name for name in self.groups if name not in learning_rates]
-        if missing:
-            raise ConfigError(
-                f"Learning rates are missing for {', '.join(missing)}; every one of {', '.join(self.groups)} needs one.",
-                missing[0],
-            )
-        found = ((name, self._parameters_of(name)) for name in self.groups)
-        return [{"params": params, "lr": learning_rates[name], "name": name} for name, params in found if params]
+        groups = {name: self._parameters_of(name) for name in self.groups}
+        return [group for group in optimiser_groups(groups, self.groups, learning_rates) if group["params"]]
 
     def _parameters_of(self, group: str) -> list[nn.Parameter]:
         owner = self.background if group == "background" else getattr(self.field, group)
