@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from sds3d.toybox.loop import Loop, LoopConfig
 from sds3d.toybox.motion_networks import FRAMES, make_tokenizer, trainable
 from sds3d.toybox.motions import MOTIONS, motion_vocabulary, motions_of
 from sds3d.toybox.networks import CAMERA_CONDITION, make_scheduler
-from sds3d.toybox.training import load_autoencoder, write_checksums
+from sds3d.toybox.training import load_autoencoder, prior_folder
 from sds3d.toybox.training import metadata as metadata_of_pictures
 
 LEARNED = ("wave", "walk", "hop", "swim", "flap", "drive", "rock", "sway", "fly")
@@ -228,34 +227,8 @@ def write_motion_prior(
     out: Path, prior: Path, networks: nn.ModuleDict, work: Path, config: MotionTrainingConfig, said: dict[str, Any]
 ) -> None:
     """Write the folder of a video prior: networks in float16; autoencoder and noise schedule are those of `prior`."""
-    import diffusers
-
-    temporary = out.with_name(out.name + ".partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    # The fast layers only exist in training: plain classes carry the same parameters.
-    plain = diffusers.UNet2DConditionModel.from_config(networks["unet"].config)
-    plain.load_state_dict(networks["unet"].state_dict())
-    plain.to(torch.float16).save_pretrained(temporary / "unet")
-    text: Any = networks["text"].to(torch.float16)
-    text.save_pretrained(temporary / "text_encoder")
-    make_scheduler().save_pretrained(temporary / "scheduler")
-    shutil.copytree(prior / "vae", temporary / "vae")
-    shutil.copytree(work / "tokenizer", temporary / "tokenizer")
-    index = {
-        "_class_name": "StackedFramesPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderTiny"],
-    }
-    (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (temporary / "sds3d.json").write_text(json.dumps(metadata(config) | said, indent=2) + "\n")
-    write_checksums(temporary)
-    shutil.rmtree(out, ignore_errors=True)
-    temporary.rename(out)
+    with prior_folder(out, networks, work, {"_class_name": "StackedFramesPipeline"}, metadata(config) | said) as folder:
+        shutil.copytree(prior / "vae", folder / "vae")
 
 
 def metadata(config: MotionTrainingConfig) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,14 @@ from sds3d.toybox.dataset import IMAGE_SIZE, SetConfig, load_set, make_set
 from sds3d.toybox.loop import LoopConfig
 from sds3d.toybox.palette import COLORS, NOUNS
 
+PARTS = {
+    "scheduler": ["diffusers", "DDPMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderTiny"],
+}
+"""Parts of a prior's folder and their classes, as model_index.json has them."""
 VARIANTS = 1
 """Backgrounds every image is encoded on: grey for half of the images, a random colour for the others."""
 
@@ -146,10 +156,27 @@ def load_autoencoder(prior: Path) -> Any:
 
 def write_prior(out: Path, autoencoder: Any, networks: Any, scale: float, work: Path) -> None:
     """Write the diffusers pipeline folder `out`: safetensors in float16, tokenizer, scheduler, model_index and sds3d.json."""
+    import torch
+
+    from sds3d.toybox.networks import CAMERA_CONDITION
+
+    absent = {key: [None, None] for key in ("feature_extractor", "image_encoder", "safety_checker")}
+    index = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **absent}
+    with prior_folder(out, networks, work, index, metadata(CAMERA_CONDITION)) as folder:
+        autoencoder.register_to_config(scaling_factor=scale)
+        autoencoder.to(torch.float16).save_pretrained(folder / "vae")
+
+
+@contextmanager
+def prior_folder(out: Path, networks: Any, work: Path, index: dict[str, Any], notes: dict[str, Any]) -> Iterator[Path]:
+    """Give a folder with all of a prior but its autoencoder, which the caller adds; then it takes the place of `out`.
+
+    index: what model_index.json says besides the parts. notes: what sds3d.json says.
+    """
     import diffusers
     import torch
 
-    from sds3d.toybox.networks import CAMERA_CONDITION, make_scheduler
+    from sds3d.toybox.networks import make_scheduler
 
     temporary = out.with_name(out.name + ".partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -157,27 +184,14 @@ def write_prior(out: Path, autoencoder: Any, networks: Any, scale: float, work: 
     # The fast layers only exist in training: plain classes carry the same parameters.
     plain = diffusers.UNet2DConditionModel.from_config(networks["unet"].config)
     plain.load_state_dict(networks["unet"].state_dict())
-    autoencoder.register_to_config(scaling_factor=scale)
     plain.to(torch.float16).save_pretrained(temporary / "unet")
     networks["text"].to(torch.float16).save_pretrained(temporary / "text_encoder")
-    autoencoder.to(torch.float16).save_pretrained(temporary / "vae")
     make_scheduler().save_pretrained(temporary / "scheduler")
     shutil.copytree(work / "tokenizer", temporary / "tokenizer")
-    index = {
-        "_class_name": "StableDiffusionPipeline",
-        "_diffusers_version": diffusers.__version__,
-        "feature_extractor": [None, None],
-        "image_encoder": [None, None],
-        "requires_safety_checker": False,
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDPMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderTiny"],
-    }
-    (temporary / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-    (temporary / "sds3d.json").write_text(json.dumps(metadata(CAMERA_CONDITION), indent=2) + "\n")
+    yield temporary
+    whole = {**index, **PARTS, "_diffusers_version": diffusers.__version__}
+    (temporary / "model_index.json").write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+    (temporary / "sds3d.json").write_text(json.dumps(notes, indent=2) + "\n")
     write_checksums(temporary)
     shutil.rmtree(out, ignore_errors=True)
     temporary.rename(out)
