@@ -76,7 +76,7 @@ def generate(
         others = bool(overrides or overlay or tiny or view or max_steps)
         named = recipe if recipe != DEFAULT_RECIPE else None
         return generator_verbs.at_once(
-            prompt or "", weights, False, named, others, out=out, seed=seed or 0, device=device or "auto"
+            prompt or "", weights, named, others, out=out, seed=seed or 0, device=device or "auto"
         )
     overrides = list(overrides or [])
     if prompt is not None and is_override(prompt):  # generate --recipe outputs/.../recipe.yaml seed=3

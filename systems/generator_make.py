@@ -15,8 +15,7 @@ from renderers.base import Renderer
 from renderers.triplane import TriplaneRenderer
 from sds3d.cameras import turntable
 from sds3d.config.generator import ViewConfig, VolumeConfig
-from sds3d.config.shipped import shipped
-from sds3d.errors import AssetError, ConfigError
+from sds3d.errors import ConfigError
 from sds3d.export.atomic import write_bytes
 from sds3d.generators.base import Latents
 from sds3d.generators.progress import sample
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from sds3d.generators.base import LatentGenerator
     from sds3d.priors.base import Prior
 
-INSTANT = ("assets", "generators", "toybox.safetensors")
-"""Where a shipped generator for toybox words would be."""
 FORMATS = {
     "glb": "mesh.glb", "obj": "mesh.obj", "mesh_ply": "mesh.ply", "stl": "mesh.stl", "mp4": "turntable.mp4", "png": "contact.png",
 }  # fmt: skip
@@ -60,18 +57,6 @@ def finest(views: Sequence[ViewConfig]) -> VolumeConfig:
     """Return how to show objects trained with `views`: the volume renderer's settings, twice the samples."""
     own = next((view.volume for view in views if view.kind == "volume"), VolumeConfig(samples=64))
     return own.model_copy(update={"samples": 2 * own.samples, "normals": False, "keep_surface": False})
-
-
-def instant_file() -> Path:
-    """Return the shipped generator. Raises: AssetError if none is installed."""
-    path = shipped(*INSTANT)
-    if not path.is_file():
-        raise AssetError(
-            f"No generator for --instant is installed ('{path}' is missing). Train one with 'train triplaneturbo-tiny "
-            "--prompts FILE' and give it with --weights, or leave --instant out.",
-            path,
-        )
-    return path
 
 
 def open_maker(weights: Path, device: str = "auto") -> Maker:

@@ -108,15 +108,13 @@ def _introduce(console: Console, recipe: GeneratorRecipe, system: Any, folder: P
 
 
 WeightsOption = Annotated[Path | None, typer.Option(help="A generator that 'train' wrote.", show_default=False)]
-InstantOption = Annotated[bool, typer.Option("--instant", help="The shipped generator for toybox words.")]
 FormatOption = Annotated[str, typer.Option("--format", help="Comma-separated: glb, obj, mesh_ply, stl, mp4, png.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 
 
 def generate_with(
     prompt: Annotated[str, typer.Argument(help='What to make, in quotes: "a blue lamp".')],
-    weights: WeightsOption = None,
-    instant: InstantOption = False,
+    weights: Path,
     out: Annotated[Path | None, typer.Option(help="Folder to write; must be new or empty.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same asset.")] = 0,
     formats: FormatOption = "glb,mp4,png",
@@ -125,7 +123,7 @@ def generate_with(
     """Make an asset with a trained generator, in seconds and without optimisation."""
     if not prompt.strip():
         raise ConfigError('The prompt is empty. Say what to make, for example "a blue lamp".', path="prompt")
-    path, wanted = _generator(weights, instant), _formats(formats)
+    path, wanted = weights.expanduser(), _formats(formats)
     from sds3d.run import plan
     from systems.generator_make import make_files, open_maker
 
@@ -138,15 +136,14 @@ def generate_with(
 
 def at_once(
     prompt: str,
-    weights: Path | None,
-    instant: bool,
+    weights: Path,
     recipe: str | None,
     others: bool,
     out: Path | None = None,
     seed: int = 0,
     device: str = "auto",
 ) -> int:
-    """Carry out 'generate' with --weights or --instant; --instant is short for '--recipe triplaneturbo-tiny --weights SHIPPED'.
+    """Carry out 'generate' with --weights.
 
     recipe: --recipe where it is given; it must then be the one the generator was trained with. others: whether options were
     given that only mean something to an optimisation.
@@ -154,10 +151,10 @@ def at_once(
     """
     if others:
         raise ConfigError(
-            f"{'--instant' if instant else '--weights'} makes the asset without optimisation: of the other options only "
-            "--recipe, --out, --seed and --device go with it. Leave the rest out."
+            "--weights makes the asset without optimisation: of the other options only --recipe, --out, --seed "
+            "and --device go with it. Leave the rest out."
         )
-    path = _generator(weights, instant)
+    path = weights.expanduser()
     if recipe is not None:
         from sds3d.generators.weights import read_weights
 
@@ -168,44 +165,6 @@ def at_once(
                 "leave --recipe out."
             )
     return generate_with(prompt, path, out=out, seed=seed, device=device)
-
-
-def batch_with(
-    prompts: Annotated[Path, typer.Argument(help="Text file with one prompt a line.")],
-    weights: WeightsOption = None,
-    instant: InstantOption = False,
-    out: Annotated[Path, typer.Option(help="Folder of folders, one a prompt; finished ones are skipped.")] = Path(
-        "outputs/batch"
-    ),
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same assets.")] = 0,
-    formats: FormatOption = "glb,png",
-    device: DeviceOption = "auto",
-) -> int:
-    """Make the asset of every prompt of a file with one generator, which is loaded once."""
-    path, wanted = _generator(weights, instant), _formats(formats)
-    file = PromptFile(prompts.expanduser())
-    from sds3d.run import slug
-    from systems.generator_make import make_files, open_maker
-
-    maker = open_maker(path, device)
-    for number, prompt in enumerate(file, 1):
-        folder = out.expanduser() / slug(prompt)
-        if (folder / "asset.json").is_file():
-            continue
-        make_files(maker, prompt, seed, folder, wanted)
-        typer.echo(f"{number}/{len(file)} {folder}")
-    return 0
-
-
-def _generator(weights: Path | None, instant: bool) -> Path:
-    """Return the file of the generator that is asked for. Raises: ConfigError unless exactly one is."""
-    if instant == (weights is not None):
-        raise ConfigError("Give either --weights FILE or --instant, so that it is clear which generator shall be used.")
-    if weights is not None:
-        return weights.expanduser()
-    from systems.generator_make import instant_file
-
-    return instant_file()
 
 
 def _formats(text: str) -> list[str]:
