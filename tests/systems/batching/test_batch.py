@@ -148,12 +148,20 @@ def test_a_killed_session_is_resumed_without_loss(start: Start, tmp_path: Path) 
     wait_until(lambda: (out / "index.jsonl").is_file() and len(rows_of(out)) >= 2)
     first.send_signal(signal.SIGKILL)
     first.wait()
+    workers = {int(line.split()[2]) for line in (out / "made.log").read_text().splitlines()}
+    wait_until(lambda: not any(map(alive, workers)))
+    recorded = {
+        file.parent.name for file in (out / "runs").glob("*/run.json") if '"status": "done"' in file.read_text()
+    }
     with (out / "index.jsonl").open("a") as file:
         file.write('{"key": "half a li')  # as a kill in the middle of writing leaves it
     finished(start(prompts, "--workers", "2", "--resume"))
     assert [row["prompt"] for row in rows_of(out)] == prompts
     assert all(row["status"] == "done" for row in rows_of(out))
-    assert len(made(out)) == 10 and set(made(out).values()) == {1}
+    counts = made(out)
+    # A worker that ends between its last file and its record leaves an asset to be finished again, at most one each.
+    assert len(counts) == 10 and sum(counts.values()) <= 10 + len(workers)
+    assert len(recorded) >= 2 and {counts[name] for name in recorded} == {1}
 
 
 def test_workers_end_with_their_session_and_two_sessions_keep_apart(start: Start, tmp_path: Path) -> None:
@@ -191,6 +199,6 @@ def wait_until(is_so: Callable[[], bool], seconds: float = 600.0) -> None:
 def alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text() if Path("/proc").is_dir() else True
+    except (ProcessLookupError, FileNotFoundError):  # gone, perhaps between the two questions
         return False
-    return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text() if Path("/proc").is_dir() else True
