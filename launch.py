@@ -65,6 +65,7 @@ def generate(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.", show_default="auto")] = None,
     view: viewing.ViewOption = False,
     port: viewing.PortOption = None,
+    instant: generator_verbs.InstantOption = False,
     weights: generator_verbs.WeightsOption = None,
 ) -> int:
     """Make a 3D asset from a prompt.
@@ -72,13 +73,8 @@ def generate(
     Without --recipe it uses Gaussian splats and the bundled prior, which needs no GPU, no network and no account.
     Every key of a recipe can be changed: '... recipes quickstart' lists them with their meaning.
     """
-    if weights is not None:
-        others = bool(overrides or overlay or tiny or view or max_steps)
-        named = recipe if recipe != DEFAULT_RECIPE else None
-        return generator_verbs.at_once(
-            prompt or "", weights, named, others, out=out, seed=seed or 0, device=device or "auto"
-        )
-    overrides = list(overrides or [])
+    recipe, more = generator_verbs.recipe_of(recipe, instant, weights)
+    overrides = [*more, *(overrides or [])]
     if prompt is not None and is_override(prompt):  # generate --recipe outputs/.../recipe.yaml seed=3
         overrides, prompt = [prompt, *overrides], None
     given = {"prompt.text": ("the prompt", prompt), "seed": ("--seed", seed), "device": ("--device", device)}
@@ -91,7 +87,7 @@ def generate(
     run = ranks.own_folder() or runs.plan(out, resolved.prompt.text, resolved.seed)
     from systems.text_to_3d import generate as start
 
-    warning = report.unknown_words(resolved.plan()[0][1].prompt.text, sources[0])
+    warning = report.unknown_words(resolved, sources[0])
     if warning:
         typer.echo(warning, err=True)
     run.create(resolved, report.record(resolved, sources, [PROGRAM, *sys.argv[1:]], max_steps))

@@ -1,19 +1,18 @@
 """Triplanes as pictures: stateless, all objects of a batch at once, by volume rendering.
 
 `render_volume(assets, cameras, background, ...)` has no parameters of its own: those are the generator's. Meshes are drawn
-by `renderers.triplane_mesh`; `TriplaneRenderer` holds one finished object for everything that wants a `Renderer`.
+by `renderers.triplane_mesh`; `renderers.triplane_object` holds one finished object for everything that wants a `Renderer`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sized
+from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from renderers.base import Render, Renderer
+from renderers.base import Render
 from renderers.fields.sdf import neus_depth, volsdf_density
 from renderers.triplane_grid import GridField
 from renderers.triplane_sampling import geometry_features, sample_planes, texture_features
@@ -26,7 +25,6 @@ from sds3d.config.generator import VolumeConfig
 from sds3d.errors import ShapeError
 from sds3d.generators.base import Planes
 from sds3d.generators.heads import FieldHeads
-from sds3d.meshing.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,7 @@ class Field:
 
     def _distance(self, features: Tensor, points: Tensor) -> Tensor:
         sphere = (points.square().sum(dim=-1) + 1e-12).sqrt() - self.planes.start_radius
-        return self.heads.distance(features) + sphere
+        return self.planes.within_reach(self.heads.distance(features)) + sphere
 
 
 def field_of(assets: Planes, config: VolumeConfig) -> Field | GridField:
@@ -214,48 +212,3 @@ def _depths(
 
 def _sharpness(config: VolumeConfig, like: Tensor) -> Tensor:
     return torch.full((), config.sharpness, device=like.device, dtype=like.dtype)
-
-
-class TriplaneRenderer(Renderer):
-    """One finished object of a generator. It has no parameters: `generate` shows and exports it, nobody trains it.
-
-    Args:
-        assets: triplanes of one object, detached.
-        config: how it is drawn.
-    """
-
-    def __init__(self, assets: Planes, config: VolumeConfig) -> None:
-        super().__init__()
-        if len(assets) != 1:
-            raise ShapeError("assets", "[1] (one object)", (len(assets),))
-        self.assets, self.config = assets.detached(), config
-        self.heads = assets.heads  # says where the object is
-
-    def forward(self, cameras: Cameras, background: Tensor) -> Render:
-        """Draw the object from all cameras; `background` is [B, 3]."""
-        return render_volume(self.assets, cameras, background, self.config)
-
-    def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
-        """Return nothing: a finished object is not trained."""
-        return []
-
-    def regularisers(self, render: Render) -> Iterator[tuple[str, Tensor]]:
-        """Yield nothing."""
-        return iter(())
-
-    def to_mesh(self, resolution: int = 96, max_faces: int = 20_000) -> Mesh:
-        """Return a closed mesh with colours at its vertices; see `mesh_from_distance`."""
-        from renderers.volume.meshing import mesh_from_distance
-
-        field = field_of(self.assets, self.config)
-
-        @torch.no_grad()
-        def distance(points: Tensor) -> Tensor:
-            return field.sdf(points[None])[0]
-
-        @torch.no_grad()
-        def colour(points: Tensor) -> Tensor:
-            return field.colour(points[None])[0].clamp(0.0, 1.0)
-
-        device = self.assets.geometry.device
-        return mesh_from_distance(distance, colour, self.assets.radius, resolution, max_faces, device)

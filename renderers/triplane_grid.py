@@ -78,7 +78,7 @@ def grid_values(planes: Planes) -> Tensor:
     parts = wide.chunk(3, dim=1)  # one a plane because their features lie side by side
     entered = _repeated([_entered(planes.texture[:, i], part) for i, part in enumerate(parts)])
     colours = heads.finished(colour[1:](entered))
-    return torch.cat([distance, colours], dim=-1).movedim(-1, 1).contiguous()
+    return torch.cat([planes.within_reach(distance), colours], dim=-1).movedim(-1, 1).contiguous()
 
 
 def _entered(plane: Tensor, weight: Tensor) -> Tensor:

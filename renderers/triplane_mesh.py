@@ -16,6 +16,7 @@ from renderers.meshes.interpolate import interpolate
 from renderers.meshes.rasterise import rasterise
 from renderers.surface import vertex_normals
 from renderers.triplane import Field, check_views, shrink
+from renderers.triplane_grid import GridField
 from sds3d.cameras import Cameras
 from sds3d.config.generator import MeshConfig
 from sds3d.generators.base import Planes
@@ -79,22 +80,28 @@ def render_mesh(
     drawn, counts = [], []
     for number, (vertices, faces) in enumerate(surfaces(assets, config, shape_share)):
         part = slice(number * views, (number + 1) * views)
-        drawn.append(_one(assets[number : number + 1], vertices, faces, cameras[part], background[part], config))
+        field = Field(assets[number : number + 1])
+        drawn.append(draw_surface(field, vertices, faces, cameras[part], background[part], config.backend))
         counts.append(len(faces))
     joined = [torch.cat([getattr(render, name) for render in drawn]) for name in ("rgb", "alpha", "depth", "normal")]
     return Render(joined[0], joined[1], joined[2], joined[3], extras={"faces": counts})
 
 
-def _one(
-    assets: Planes, vertices: Tensor, faces: Tensor, cameras: Cameras, background: Tensor, config: MeshConfig
+def draw_surface(
+    field: Field | GridField,
+    vertices: Tensor,
+    faces: Tensor,
+    cameras: Cameras,
+    background: Tensor,
+    backend: str = "auto",
 ) -> Render:
-    """Draw one object from V cameras."""
+    """Draw the surface of one object from V cameras with the colours that its field has there."""
     clip = clip_from(cameras, vertices).contiguous()
-    fragments = rasterise(clip, faces, cameras.height, cameras.width, config.backend)
+    fragments = rasterise(clip, faces, cameras.height, cameras.width, backend)
     normals = vertex_normals(vertices, faces)
     seen = interpolate(torch.cat([vertices, normals], dim=1), faces, fragments)
     mask = fragments.mask[..., None].to(vertices.dtype)
-    colours = Field(assets).colour(seen[..., :3].reshape(1, -1, 3)).view(*seen.shape[:3], 3)
+    colours = field.colour(seen[..., :3].reshape(1, -1, 3)).view(*seen.shape[:3], 3)
     behind = background[:, None, None].expand_as(colours)
     layers = torch.cat([torch.where(mask > 0, colours, behind), mask], dim=-1)
     soft = antialias(layers, fragments, clip, faces)

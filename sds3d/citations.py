@@ -94,7 +94,8 @@ def cited_by(recipe: Recipe) -> list[Citation]:
 
     by_arxiv = {entry.arxiv: key for key, entry in CITATIONS.items() if entry.arxiv}
     stages = [stage for _, stage in recipe.plan()]
-    guides = [guide for stage in stages for guide in (stage.guidance, *(extra.guidance for extra in stage.also))]
+    trained = [] if recipe.is_at_once else stages
+    guides = [guide for stage in trained for guide in (stage.guidance, *(extra.guidance for extra in stage.also))]
     rows = {row.arxiv: row for row in (METHODS[guide.method] for guide in guides)}
     own = {arxiv: _of_row(row) for arxiv, row in rows.items() if arxiv not in by_arxiv}
     keys = [by_arxiv.get(arxiv, arxiv) for arxiv in rows]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from sds3d import hardware
 from sds3d.config import Recipe
+from sds3d.config.triplane import TriplaneConfig
+from sds3d.errors import ConfigError
+from sds3d.generators.about import read_about
 from sds3d.guidance.requirements import check_recipe
 from sds3d.priors.source import Source
 from sds3d.priors.video.lengths import check_lengths
@@ -20,9 +23,20 @@ def check(recipe: Recipe, *, checks_device: bool = True) -> list[Source]:
         hardware.check_device(recipe.device)
         for _, stage in recipe.plan():
             hardware.check_rasteriser(stage.renderer.backend, recipe.device)
+    if isinstance(recipe.renderer, TriplaneConfig):
+        check_generator(recipe.renderer)
     sources = check_recipe(recipe)
     check_lengths(recipe)
     return sources
+
+
+def check_generator(config: TriplaneConfig) -> None:
+    """Raise AssetError if the generator is missing or broken, ConfigError if it does not make objects."""
+    if read_about(config.file).recipe.network.kind == "image":
+        raise ConfigError(
+            f"The generator '{config.weights}' makes pictures, not 3D objects. Give the file of a triplane generator.",
+            path="renderer.weights",
+        )
 
 
 def check_start(recipe: Recipe) -> str:

@@ -6,6 +6,15 @@ from sds3d.citation import Citation
 
 RENDERER_PAPERS = (
     Citation(
+        key="triplaneturbo",
+        title="Progressive Rendering Distillation: Adapting Stable Diffusion for Instant Text-to-Mesh Generation without "
+        "3D Data",
+        authors="Zhiyuan Ma and Xinyue Liang and Rongyuan Wu and Xiangyu Zhu and Zhen Lei and Lei Zhang",
+        year=2025,
+        venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)",
+        arxiv="2503.21694",
+    ),
+    Citation(
         key="nerf",
         title="NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis",
         authors="Ben Mildenhall and Pratul P. Srinivasan and Matthew Tancik and Jonathan T. Barron and Ravi Ramamoorthi "

@@ -15,6 +15,8 @@ from rich.table import Table
 
 from sds3d import __version__, citations, hardware
 from sds3d.config import Recipe
+from sds3d.config.triplane import TriplaneConfig
+from sds3d.generators import about
 from sds3d.priors.catalog import Entry
 from sds3d.priors.source import Source
 
@@ -27,6 +29,8 @@ def first_line(recipe: Recipe, folder: Path) -> str:
     """Return what, where, how long and how much memory, before anything slow begins."""
     on = _device(recipe)
     where = f"{on} ({hardware.threads()} threads)" if on == "cpu" else on
+    if isinstance(recipe.renderer, TriplaneConfig):
+        return f"'{recipe.prompt.text}' -> {folder}: generator {recipe.renderer.weights}, no optimisation, on {where}"
     stages = [f"{stage.renderer.kind}, {stage.guidance.method}" for _, stage in recipe.plan()]
     return (
         f"'{recipe.prompt.text}' -> {folder}: recipe {recipe.name} ({'; then '.join(stages)}; prior {recipe.prior.path}), "
@@ -50,9 +54,11 @@ def _cost(recipe: Recipe, device: str) -> str:
     return f"{time} on 2 idle cores" + (f", {memory:g} GB" if memory else "")
 
 
-def unknown_words(prompt: str, source: Source) -> str:
-    """Return a warning that names words of `prompt` the prior never saw and those it knows; "" if all are known."""
-    folder = source.folder
+def unknown_words(recipe: Recipe, source: Source) -> str:
+    """Return a warning that names words of the prompt the prior, or the generator, never saw; "" if all are known."""
+    prompt, folder = recipe.plan()[0][1].prompt.text, source.folder
+    if isinstance(recipe.renderer, TriplaneConfig):
+        return about.unknown_words(prompt, about.read_about(recipe.renderer.file))
     unknown = () if folder is None else folder.metadata.unknown_words(prompt)
     if folder is None or not unknown:
         return ""

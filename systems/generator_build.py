@@ -78,15 +78,15 @@ def load_generator(
     """
     from sds3d.priors.open import open_prior
 
-    recipe = stored.recipe
+    recipe = stored.about.recipe
     if recipe.base is None:
         raise ConfigError("The generator names no base model, so it cannot read prompts. Use another.", path="base")
     if base is None:
         here = base_fingerprint(recipe)
-        if here != stored.base:
+        if here != stored.about.base:
             raise AssetError(
-                f"The generator was trained with the base '{recipe.base.path}' of fingerprint {stored.base}, but the one here "
-                f"has {here}. Install that version of the model."
+                f"The generator was trained with the base '{recipe.base.path}' of fingerprint {stored.about.base}, but "
+                f"the one here has {here}. Install that version of the model."
             )
         base = open_prior(recipe.base, choose_device(device))
     generator = make_generator(recipe, base)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from sds3d.config.generator_load import dump_generator_recipe
 from sds3d.export.atomic import write_bytes
+from sds3d.generators.about import About, words_of
 from sds3d.generators.weights import write_weights
 from systems import ranks
 from systems.callbacks import StopOnRequest
@@ -94,5 +95,8 @@ def train_session(system: GeneratorSystem, folder: Path, console: Console) -> bo
         finally:
             stopping.release()
     if system.is_finished and ranks.rank() == 0:
-        write_weights(folder / WEIGHTS, system.recipe, system.result(), system.fingerprint, system.steps_done)
+        prompts = system.core.prompts
+        words = words_of(prompts.batch([number])[0] for number in range(len(prompts)))
+        about = About(recipe=system.recipe, base=system.fingerprint, steps=system.steps_done, words=words)
+        write_weights(folder / WEIGHTS, about, system.result())
     return system.is_finished

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sds3d.config import DEFAULT_RECIPE
 from sds3d.config.generator import FlowRecipe, GeneratorRecipe
 from sds3d.config.generator_load import dump_generator_recipe, list_generator_recipes, load_generator_recipe
 from sds3d.errors import AssetError, ConfigError
+from sds3d.generators.about import read_about
 from sds3d.generators.prompts import PromptFile
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def _train(recipe: GeneratorRecipe, prompts: PromptFile, folder: Path, resume: b
         typer.echo(f"Saved. Go on with the same command and --resume, in {folder}", err=True)
         return INTERRUPTED
     typer.echo(f"Wrote {folder / WEIGHTS} ({(folder / WEIGHTS).stat().st_size / 1e6:.2f} MB)")
-    typer.echo(f'Use it: generate "..." --weights {folder / WEIGHTS}')
+    typer.echo(f'Use it: generate "..." --weights {folder / WEIGHTS}; batch takes --weights, too')
     return 0
 
 
@@ -107,72 +109,36 @@ def _introduce(console: Console, recipe: GeneratorRecipe, system: Any, folder: P
     console.print(text, markup=False)
 
 
-WeightsOption = Annotated[Path | None, typer.Option(help="A generator that 'train' wrote.", show_default=False)]
-FormatOption = Annotated[str, typer.Option("--format", help="Comma-separated: glb, obj, mesh_ply, stl, mp4, png.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+WeightsOption = Annotated[
+    Path | None, typer.Option(help="Let a generator that 'train' wrote make it, in seconds.", show_default=False)
+]
+InstantOption = Annotated[
+    bool, typer.Option("--instant", help="Let the bundled generator make it, in seconds: toybox words only.")
+]
+INSTANT = "instant"
+"""The recipe of objects that a generator makes at once."""
 
 
-def generate_with(
-    prompt: Annotated[str, typer.Argument(help='What to make, in quotes: "a blue lamp".')],
-    weights: Path,
-    out: Annotated[Path | None, typer.Option(help="Folder to write; must be new or empty.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same asset.")] = 0,
-    formats: FormatOption = "glb,mp4,png",
-    device: DeviceOption = "auto",
-) -> int:
-    """Make an asset with a trained generator, in seconds and without optimisation."""
-    if not prompt.strip():
-        raise ConfigError('The prompt is empty. Say what to make, for example "a blue lamp".', path="prompt")
-    path, wanted = weights.expanduser(), _formats(formats)
-    from sds3d.run import plan
-    from systems.generator_make import make_files, open_maker
+def recipe_of(recipe: str, instant: bool, weights: Path | None) -> tuple[str, list[str]]:
+    """Return the recipe that --recipe, --instant and --weights mean together, and overrides to go with it.
 
-    folder, maker = plan(out, prompt, seed).path, open_maker(path, device)
-    typer.echo(f"'{prompt}' -> {folder}: generator {path.name}, no optimisation")
-    for file in make_files(maker, prompt, seed, folder, wanted):
-        typer.echo(f"Wrote {file} ({file.stat().st_size / 1e6:.2f} MB)")
-    return 0
-
-
-def at_once(
-    prompt: str,
-    weights: Path,
-    recipe: str | None,
-    others: bool,
-    out: Path | None = None,
-    seed: int = 0,
-    device: str = "auto",
-) -> int:
-    """Carry out 'generate' with --weights.
-
-    recipe: --recipe where it is given; it must then be the one the generator was trained with. others: whether options were
-    given that only mean something to an optimisation.
-    Raises: ConfigError for options that do not go together; AssetError where the generator is missing or broken.
+    With --weights, --recipe may name what the generator was trained with. Raises: ConfigError for options that do not go
+    together; AssetError where the generator is missing or broken.
     """
-    if others:
-        raise ConfigError(
-            "--weights makes the asset without optimisation: of the other options only --recipe, --out, --seed "
-            "and --device go with it. Leave the rest out."
-        )
+    if instant and weights is not None:
+        raise ConfigError("--instant takes the bundled generator, --weights another. Give one of the two.")
+    if not instant and weights is None:
+        return recipe, []
+    option = "--instant" if instant else "--weights"
+    if instant and recipe not in (DEFAULT_RECIPE, INSTANT):
+        raise ConfigError(f"--recipe is '{recipe}', but {option} takes a generator instead. Leave one of the two out.")
+    if weights is None:
+        return INSTANT, []
     path = weights.expanduser()
-    if recipe is not None:
-        from sds3d.generators.weights import read_weights
-
-        trained = read_weights(path).recipe.name
-        if trained != recipe:
-            raise ConfigError(
-                f"--recipe is '{recipe}', but the generator '{path.name}' was trained with '{trained}'. Give that recipe, or "
-                "leave --recipe out."
-            )
-    return generate_with(prompt, path, out=out, seed=seed, device=device)
-
-
-def _formats(text: str) -> list[str]:
-    """Return the formats named in an option. Raises: ConfigError for none and for an unknown one."""
-    from systems.generator_make import FORMATS
-
-    wanted = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
-    for name in wanted or [text]:
-        if name not in FORMATS:
-            raise ConfigError(f"--format '{name}' is unknown: generators write {', '.join(FORMATS)}. Choose of these.")
-    return wanted
+    trained = read_about(path).recipe.name
+    if recipe not in (DEFAULT_RECIPE, INSTANT, trained):
+        raise ConfigError(
+            f"--recipe is '{recipe}', but the generator '{path.name}' was trained with '{trained}'. Give that recipe, or "
+            "leave --recipe out."
+        )
+    return INSTANT, [f"renderer.weights={path}"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from renderers.base import Renderer
 from sds3d.config import Recipe
-from systems import clouds, materials, strokes, surfaces, volumes
+from systems import clouds, generator_make, materials, strokes, surfaces, volumes
 from systems.latents import latents_of
 
 
@@ -47,5 +47,8 @@ MAKERS: dict[str, Maker] = {
     "pbr_mesh": Maker(fresh=materials.fresh, restore=materials.restore, take_over=materials.take_over),
     "sketch": Maker(fresh=strokes.fresh, restore=strokes.restore, take_over=strokes.take_over),
     "sdf": Maker(fresh=volumes.fresh, restore=volumes.restore, take_over=volumes.take_over),
+    "triplane": Maker(
+        fresh=generator_make.fresh, restore=generator_make.restore, take_over=generator_make.take_over
+    ),
 }
 """By the `kind` of a recipe's renderer."""

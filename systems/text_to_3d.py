@@ -95,15 +95,14 @@ def _make(
     """
     from rich.console import Console
 
-    from renderers.dynamic import DynamicRenderer
     from systems import ranks
     from systems.build import build_system
     from systems.loggers import check_loggers
-    from systems.metrics import record_training, verdict
-    from systems.movement import still
-    from systems.moving_files import motion_metrics
+    from systems.metrics import record_training
     from systems.session import train
 
+    if recipe.is_at_once:
+        return _make_at_once(recipe, run)
     check_loggers(recipe)
     ranks.choose_card()
     clock, console, plan = Clock(run), console or Console(), recipe.plan()
@@ -124,13 +123,40 @@ def _make(
             return Outcome([], interrupted=True)
     assert system is not None
     device = system.guidance.prior.device  # Lightning leaves the assets on the CPU
-    renderer, *others = (asset.to(device) for asset in system.assets)
     with clock.part("export"):
-        files = write_all([renderer, *others], system.recipe, run, recipe.formats)
-        run.update_metrics(judge=verdict(still(renderer), system.recipe.prompt.text))
-        if isinstance(renderer, DynamicRenderer):
-            run.update_metrics(motion=motion_metrics(renderer, system.recipe))
+        files = _finish([asset.to(device) for asset in system.assets], system.recipe, run, recipe)
     return Outcome(files, interrupted=False)
+
+
+def _make_at_once(recipe: Recipe, run: RunFolder) -> Outcome:
+    """Let a trained generator make the asset; the checkpoint holds it, so that it can be rendered and exported again."""
+    from systems.build import build_renderer, choose_device
+    from systems.checkpoint import write_checkpoint
+
+    clock = Clock(run)
+    with clock.part("make"):
+        assets = [build_renderer(recipe, number=number) for number in range(recipe.training.particles)]
+    first, *others = (asset.state_dict() for asset in assets)
+    state = {"stage": 0, "step": 0, "seed": recipe.seed, "renderer": first, "others": others}
+    write_checkpoint(run.last_checkpoint, state, dump_recipe(recipe))
+    run.update_metrics(seed=recipe.seed)
+    with clock.part("export"):
+        files = _finish([asset.to(choose_device(recipe.device)) for asset in assets], recipe, run, recipe)
+    return Outcome(files, interrupted=False)
+
+
+def _finish(assets: Sequence[Renderer], stage: Recipe, run: RunFolder, whole: Recipe) -> list[Path]:
+    """Write files and what the judge says; return the files. stage: of `whole`, the one the assets come from."""
+    from renderers.dynamic import DynamicRenderer
+    from systems.metrics import verdict
+    from systems.movement import still
+    from systems.moving_files import motion_metrics
+
+    files = write_all(assets, stage, run, whole.formats)
+    run.update_metrics(judge=verdict(still(assets[0]), stage.prompt.text))
+    if isinstance(assets[0], DynamicRenderer):
+        run.update_metrics(motion=motion_metrics(assets[0], stage))
+    return files
 
 
 def _announced(recipe: Recipe, number: int) -> str:

@@ -15,6 +15,7 @@ from renderers.base import Renderer
 from renderers.pbr_mesh import PbrMeshRenderer
 from renderers.surface import SurfaceRenderer
 from renderers.surface_texture import FieldTexture, ImageTexture, Places
+from renderers.triplane_object import TriplaneRenderer
 from renderers.volume.renderer import VolumeRenderer
 from sds3d.meshing.mesh import Material, Mesh
 
@@ -45,7 +46,7 @@ def textured(renderer: Renderer, mesh: Mesh, size: int) -> Mesh:
 def colors_of(renderer: Renderer) -> Callable[[Array], Array] | None:
     """Return the function from points [N, 3] to sRGB [N, 3] of an asset whose colours fill space, else None."""
     ask: Callable[[Tensor], Tensor]
-    if isinstance(renderer, VolumeRenderer):
+    if isinstance(renderer, VolumeRenderer | TriplaneRenderer):
         ask = renderer.color_at
     elif isinstance(renderer, SurfaceRenderer) and isinstance(renderer.texture, FieldTexture):
         texture = renderer.texture

@@ -115,6 +115,9 @@ class NetworkConfig(Config):
     joint: bool = Field(default=True, description="planes of an object attend to each other")
     radius: float = Field(default=1.0, gt=0, le=10, description="half side of the box, world units")
     start_radius: float = Field(default=0.5, gt=0, le=10, description="of the sphere that training starts from")
+    reach: float = Field(
+        default=0.0, ge=0, le=10, description="how far surfaces can be from that sphere, world units; 0: anywhere"
+    )
 
 
 class FakeConfig(Config):

@@ -264,6 +264,21 @@ class Recipe(Stage, About):
         ]
 
     @model_validator(mode="after")
+    def _generators_have_one_stage(self) -> Recipe:
+        for name, stage in self.stages.items():
+            if stage.renderer.kind == "triplane":
+                raise KeyProblem(
+                    f"stages.{name}.renderer.kind", f"The stage '{name}' has renderer.kind 'triplane', an object that a generator "
+                    "makes at once: nothing can come before or after it. Leave 'stages' out, or choose another renderer."
+                )  # fmt: skip
+        return self
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether a trained generator makes the asset, without optimisation."""
+        return self.renderer.kind == "triplane" and not self.stages
+
+    @model_validator(mode="after")
     def _formats_suit_the_asset(self) -> Recipe:
         check_formats(self.export.formats, self.plan()[-1][1].renderer.kind)
         return self
@@ -275,8 +290,8 @@ class Recipe(Stage, About):
 
     @property
     def steps(self) -> int:
-        """Optimiser steps of all stages together."""
-        return sum(stage.training.steps for _, stage in self.plan())
+        """Optimiser steps of all stages together; 0 where a generator makes the asset at once."""
+        return 0 if self.is_at_once else sum(stage.training.steps for _, stage in self.plan())
 
 
 def _keys_of(stage: Stage) -> dict[str, Any]:

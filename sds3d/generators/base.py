@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,6 +27,8 @@ class Planes:
         heads: `sds3d.generators.heads.FieldHeads` that turn features into distances, colours and moves.
         radius: half the side of the box, world units.
         start_radius: of the sphere the distances are added to.
+        reach: how much may be added at most, world units; 0: any amount. Then surfaces stay between the spheres of radius
+            start_radius - reach and start_radius + reach, so an object can neither vanish nor fill the pictures.
     """
 
     geometry: Tensor
@@ -34,17 +36,22 @@ class Planes:
     heads: nn.Module
     radius: float = 1.0
     start_radius: float = 0.5
+    reach: float = 0.0
 
     def __len__(self) -> int:
         return self.geometry.shape[0]
 
     def __getitem__(self, index: slice) -> Planes:
         """Return some of the objects."""
-        return Planes(self.geometry[index], self.texture[index], self.heads, self.radius, self.start_radius)
+        return replace(self, geometry=self.geometry[index], texture=self.texture[index])
 
     def detached(self) -> Planes:
         """Return the same objects without a graph."""
-        return Planes(self.geometry.detach(), self.texture.detach(), self.heads, self.radius, self.start_radius)
+        return replace(self, geometry=self.geometry.detach(), texture=self.texture.detach())
+
+    def within_reach(self, added: Tensor) -> Tensor:
+        """Return what the heads want to add to the distance, kept within `reach`; the gradient falls but never dies."""
+        return added if self.reach == 0.0 else self.reach * added / (self.reach + added.abs())
 
 
 @dataclass(frozen=True)

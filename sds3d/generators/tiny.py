@@ -145,7 +145,7 @@ def planes_of(features: Tensor, heads: nn.Module, config: NetworkConfig) -> Plan
     six = features.unflatten(0, (-1, SLOTS))
     channels = config.channels
     geometry, texture = six[:, :3, :channels], six[:, 3:, -channels:]
-    return Planes(geometry, texture, heads, config.radius, config.start_radius)
+    return Planes(geometry, texture, heads, config.radius, config.start_radius, config.reach)
 
 
 def _decoder(width: int, channels: int, upsamplings: int) -> nn.Sequential:

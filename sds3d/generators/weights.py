@@ -3,64 +3,47 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from sds3d.config.generator import GeneratorRecipe
 from sds3d.errors import AssetError
 from sds3d.export.atomic import write_bytes
+from sds3d.generators.about import About, read_about
 from sds3d.generators.base import LatentGenerator
-
-FORMAT = "sds3d-generator-1"
 
 
 @dataclass(frozen=True)
 class StoredGenerator:
-    """A file's contents: the recipe it was trained with, its tensors, and the fingerprint of the base ("" for none)."""
+    """A file's contents: what it says of itself, and its tensors."""
 
-    recipe: GeneratorRecipe
+    about: About
     tensors: dict[str, Tensor]
-    base: str
-    steps: int
 
 
-def write_weights(path: Path, recipe: GeneratorRecipe, tensors: dict[str, Tensor], base: str, steps: int) -> None:
+def write_weights(path: Path, about: About, tensors: dict[str, Tensor]) -> None:
     """Write the trained tensors (float16 halves the file at no visible loss; float32 are kept as given) atomically."""
     from safetensors.torch import save
 
-    about = {"format": FORMAT, "recipe": recipe.model_dump_json(), "base": base, "steps": str(steps)}
-    write_bytes(path, save({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, about))
+    write_bytes(
+        path, save({name: value.detach().contiguous().cpu() for name, value in tensors.items()}, about.header())
+    )
 
 
 def read_weights(path: Path) -> StoredGenerator:
     """Return a file's contents. Raises: AssetError if it is missing, broken or something else."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
+    about = read_about(path)
     try:
-        with safe_open(path, "pt") as stored:
-            about: dict[str, Any] = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError as error:
-        raise AssetError(
-            f"The generator '{path}' does not exist. Train one with 'train', or name its file.", path
-        ) from error
+        return StoredGenerator(about, load_file(path))
     except (OSError, SafetensorError) as error:
         raise AssetError(
-            f"The generator '{path}' cannot be read ({error}). A .safetensors file that 'train' wrote is needed.", path
+            f"The generator '{path}' cannot be read ({error}). Restore it, or train again.", path
         ) from error
-    if about.get("format") != FORMAT:
-        raise AssetError(
-            f"'{path}' is a safetensors file of another kind (format {about.get('format')}); {FORMAT} is needed. Give the "
-            "file that 'train' wrote.",
-            path,
-        )
-    recipe = GeneratorRecipe.model_validate(json.loads(about["recipe"]))
-    return StoredGenerator(recipe, tensors, about["base"], int(about["steps"]))
 
 
 def load_into(generator: LatentGenerator, stored: StoredGenerator) -> None:

@@ -13,6 +13,7 @@ from sds3d.config import DEFAULT_RECIPE
 from sds3d.errors import ConfigError
 from sds3d.report import PROGRAM
 from sds3d.run import OUTPUTS, slug
+from systems.generator_verbs import InstantOption, WeightsOption, recipe_of
 
 if TYPE_CHECKING:
     from systems.batching.batch import Engine
@@ -29,6 +30,8 @@ def batch_command(
         typer.Argument(metavar="[KEY=VALUE]...", show_default=False, help="Change keys of the recipe for all prompts."),
     ] = None,
     recipe: Annotated[str, typer.Option(help="Name of a recipe (see 'recipes') or a YAML file.")] = DEFAULT_RECIPE,
+    instant: InstantOption = False,
+    weights: WeightsOption = None,
     overlay: Annotated[
         list[str] | None, typer.Option(help="tiny, draft, high, lowmem or a YAML file; several are applied in order.")
     ] = None,
@@ -78,10 +81,11 @@ def batch_command(
     from systems.batching.dispatch import Limits
     from systems.batching.jobs import Wishes
 
+    recipe, more = recipe_of(recipe, instant, weights)
     wishes = Wishes(
         recipe=recipe,
         overlays=(*(overlay or ()), *(("tiny",) if tiny else ())),
-        overrides=tuple(overrides or ()),
+        overrides=(*more, *(overrides or ())),
         seed=seed,
         device=device,
         max_steps=max_steps,

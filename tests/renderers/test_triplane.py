@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -165,13 +168,6 @@ def test_wrong_shapes_are_named() -> None:
         triplane.render_volume(made, cameras(2), torch.zeros(1, 3), VolumeConfig())
 
 
-def test_a_finished_object_is_a_renderer_with_a_mesh() -> None:
-    renderer = triplane.TriplaneRenderer(assets(), VolumeConfig(samples=16))
-    mesh = renderer.to_mesh(24, 2000)
-    assert abs(abs(mesh.vertices).max() - 0.5) < 0.06
-    assert renderer.show(cameras(1, 8), torch.zeros(1, 3)).rgb.shape == (1, 8, 8, 3)
-
-
 def test_plane_coordinates_are_those_of_the_table() -> None:
     x, y, z = 0.1, 0.2, 0.3
     found = plane_coordinates(torch.tensor([[[x, y, z]]]))[0, :, 0]
@@ -226,3 +222,25 @@ def test_a_vanished_object_is_drawn_as_a_speck_with_a_gradient_and_others_as_the
     expected = torch.tensor([[-0.3, 0.4], [-0.1, 0.1], [-0.2, 0.1]])
     torch.testing.assert_close(found.detach(), expected)
     assert torch.equal(torch.autograd.grad(found.sum(), distance)[0], torch.ones(3, 2))
+
+
+@pytest.mark.parametrize("field", [triplane.Field, triplane.GridField.of])
+@pytest.mark.parametrize("gain", [-400.0, 400.0])
+def test_within_reach_an_object_neither_vanishes_nor_fills_the_box(field: Any, gain: float) -> None:
+    made = replace(assets(gain=1.0), reach=0.45)
+    with torch.no_grad():
+        made.heads.distance_head[-1].weight.mul_(gain)
+    line = torch.linspace(-1, 1, 21)
+    points = torch.cartesian_prod(line, line, line)[None]
+    far = points[0].norm(dim=1)
+    distance = field(made).sdf(points)[0]
+    assert (distance[far < 0.04] < 0).all() and (distance[far > 0.96] > 0).all()
+    (slope,) = torch.autograd.grad(field(made).sdf(points).sum(), made.heads.distance_head[-1].weight)
+    assert slope.abs().max() > 0
+
+
+def test_what_is_added_within_reach_has_a_closed_form() -> None:
+    made = replace(assets(), reach=0.5)
+    added = torch.tensor([-9.5, -0.5, 0.0, 0.5, 9.5])
+    torch.testing.assert_close(made.within_reach(added), torch.tensor([-0.475, -0.25, 0.0, 0.25, 0.475]))
+    assert torch.equal(assets().within_reach(added), added)

@@ -10,7 +10,7 @@ import pytest
 
 from sds3d import report, run
 from sds3d.citations import CITATIONS, cited_by
-from sds3d.config import load_recipe
+from sds3d.config import Recipe, load_recipe
 from sds3d.errors import AssetError
 from sds3d.priors.folder import PriorFolder, PriorMetadata
 from sds3d.priors.source import Source
@@ -181,12 +181,16 @@ def test_record_and_first_line() -> None:
 def test_unknown_words_are_named_with_what_is_known() -> None:
     known = PriorMetadata(nouns=("mug", "car"), colours=("red",), words=("a", "photo", "of"))
     folder = source(known)
-    assert report.unknown_words("A photo of a RED mug", folder) == ""
-    warning = report.unknown_words("a red dragon with wings", folder)
+    assert report.unknown_words(asking("A photo of a RED mug"), folder) == ""
+    warning = report.unknown_words(asking("a red dragon with wings"), folder)
     for part in ("'dragon'", "'wings'", "mug, car", "red", "prior.path=sd15"):
         assert part in warning
     assert "\n" not in warning
-    assert report.unknown_words("anything", source(PriorMetadata())) == ""
+    assert report.unknown_words(asking("anything"), source(PriorMetadata())) == ""
+
+
+def asking(prompt: str) -> Recipe:
+    return RECIPE.model_copy(update={"prompt": RECIPE.prompt.model_copy(update={"text": prompt})})
 
 
 def test_citations_follow_the_configuration() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sds3d.errors import AssetError, ShapeError
+from sds3d.generators.about import About
 from sds3d.generators.base import load_trained
 from sds3d.generators.progress import sample
 from sds3d.generators.texts import TableOfTexts, WithTable
@@ -103,9 +104,10 @@ def test_weights_files_restore_identical_samples_and_refuse_others(tmp_path: Pat
     recipe, path = ball_recipe(**SMALL), tmp_path / "generator.safetensors"
     core = ball_core(recipe)
     core.step()
-    write_weights(path, recipe, dict(core.generator.trained()), "abc", 1)
+    about = About(recipe=recipe, base="abc", steps=1, words=("a", "ball"))
+    write_weights(path, about, dict(core.generator.trained()))
     stored = read_weights(path)
-    assert (stored.recipe, stored.base, stored.steps) == (recipe, "abc", 1)
+    assert stored.about == about
     other = ball_core(recipe)
     text = core.text_of(TEXTS)
     before = sample(other.generator, text, 2, torch.Generator().manual_seed(1))

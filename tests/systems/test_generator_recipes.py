@@ -10,15 +10,17 @@ from typing import Any
 import pytest
 import torch
 
+import launch
 from sds3d.config.generator import GeneratorRecipe, NetworkConfig
 from sds3d.config.generator_load import load_generator_recipe
 from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError, ConfigError
+from sds3d.generators.about import read_about
 from sds3d.generators.adapted import AdaptedGenerator
 from sds3d.generators.base import Planes
 from sds3d.generators.weights import hash_of
 from systems.generator_core import GeneratorCore, PromptList
-from systems.generator_verbs import generate_with, train
+from systems.generator_verbs import train
 
 PRIOR = shipped("assets", "priors", "toybox")
 pytestmark = [
@@ -87,10 +89,14 @@ def test_from_a_prompts_file_to_an_asset(tmp_path: Path, capsys: pytest.CaptureF
     assert train("triplaneturbo-tiny", longer, prompts=prompts, out=run, resume=True, device="cpu") == 0
     out = tmp_path / "asset"
     weights = run / "generator.safetensors"
-    assert generate_with("a green apple", weights=weights, out=out, formats="mesh_ply,png", device="cpu") == 0
-    record = json.loads((out / "asset.json").read_text())
-    assert record["steps"] == 2 and record["judge"]["noun"] == "apple"
-    assert (out / "mesh.ply").stat().st_size > 1000 and (out / "contact.png").is_file()
+    about = read_about(weights)
+    assert about.steps == 2 and about.words == ("a", "apple", "blue", "red")
+    command = ["generate", "a green apple", "--weights", str(weights), "--out", str(out), "--device", "cpu"]
+    assert launch.execute([*command, "export.formats=[mesh_ply,png]", "export.mesh_resolution=24"]) == 0
+    said = capsys.readouterr()
+    assert "not trained on 'green'" in said.err and "no optimisation" in said.out
+    assert json.loads((out / "metrics.json").read_text())["judge"]["noun"] == "apple"
+    assert (out / "export" / "mesh.ply").stat().st_size > 1000 and (out / "export" / "contact.png").is_file()
 
 
 def test_missing_things_are_named(tmp_path: Path) -> None:
