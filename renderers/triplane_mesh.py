@@ -94,8 +94,12 @@ def draw_surface(
     cameras: Cameras,
     background: Tensor,
     backend: str = "auto",
+    beyond: Tensor | None = None,
 ) -> Render:
-    """Draw the surface of one object from V cameras with the colours that its field has there."""
+    """Draw the surface of one object from V cameras with the colours that its field has there.
+
+    beyond: `edges.neighbours(faces)`, for callers that draw the same surface again; None computes it.
+    """
     clip = clip_from(cameras, vertices).contiguous()
     fragments = rasterise(clip, faces, cameras.height, cameras.width, backend)
     normals = vertex_normals(vertices, faces)
@@ -104,7 +108,7 @@ def draw_surface(
     colours = field.colour(seen[..., :3].reshape(1, -1, 3)).view(*seen.shape[:3], 3)
     behind = background[:, None, None].expand_as(colours)
     layers = torch.cat([torch.where(mask > 0, colours, behind), mask], dim=-1)
-    soft = antialias(layers, fragments, clip, faces)
+    soft = antialias(layers, fragments, clip, faces, beyond)
     offset = seen[..., :3] - cameras.cam_to_world[:, None, None, :3, 3]
     forward = cameras.cam_to_world[:, :3, 2]
     depth = torch.einsum("bhwi,bi->bhw", offset, forward)[..., None] * mask

@@ -43,7 +43,7 @@ class TriplaneRenderer(Renderer):
             config,
             copy.deepcopy(assets.heads).requires_grad_(False),
         )  # the generator keeps its own
-        self._shown: tuple[Tensor, Tensor] | None = None
+        self._shown: tuple[Field | GridField, Tensor, Tensor, Tensor] | None = None
         self.sizes = {"radius": assets.radius, "start_radius": assets.start_radius, "reach": assets.reach}
         self.register_buffer("geometry", assets.geometry.detach())
         self.register_buffer("texture", assets.texture.detach())
@@ -80,10 +80,11 @@ class TriplaneRenderer(Renderer):
         """Draw the surface, sharp: the volume's rim is as soft as it had to be for training, and it takes longer."""
         from renderers.triplane_mesh import draw_surface
 
-        mesh = self._surface()
-        if mesh is None:
+        shown = self._surface()
+        if shown is None:
             return self(cameras, background)  # type: ignore[no-any-return]
-        return draw_surface(self._field(), *mesh, cameras, background)
+        field, vertices, faces, beyond = shown
+        return draw_surface(field, vertices, faces, cameras, background, beyond=beyond)
 
     def parameter_groups(self, learning_rates: Mapping[str, float]) -> list[dict[str, Any]]:
         """Return nothing: a finished object is not trained."""
@@ -111,15 +112,18 @@ class TriplaneRenderer(Renderer):
         """Return sRGB colours [N, 3] in [0, 1] of points [N, 3]."""
         return self._field().colour(points[None])[0].clamp(0.0, 1.0)
 
-    def _surface(self) -> tuple[Tensor, Tensor] | None:
-        """Return vertices and faces of the surface that is shown, None if there is none; found once."""
+    def _surface(self) -> tuple[Field | GridField, Tensor, Tensor, Tensor] | None:
+        """Return field, vertices, faces and their neighbours of the surface that is shown, None if none; found once."""
+        from renderers.meshes.edges import neighbours
+
         if self._shown is None:
             try:
                 mesh = self.to_mesh(SHOWN_RESOLUTION, SHOWN_FACES)
             except AssetError:
                 return None
             device = self.geometry.device
-            self._shown = torch.as_tensor(mesh.vertices).float().to(device), torch.as_tensor(mesh.faces).to(device)
+            vertices, faces = torch.as_tensor(mesh.vertices).float(), torch.as_tensor(mesh.faces).long()
+            self._shown = self._field(), vertices.to(device), faces.to(device), neighbours(faces).to(device)
         return self._shown
 
     def _field(self) -> Field | GridField:

@@ -12,6 +12,7 @@ from sds3d.config.generator import GeneratorRecipe
 from sds3d.config.prior import PriorConfig
 from sds3d.errors import AssetError, ConfigError
 from sds3d.generators.base import LatentGenerator
+from sds3d.generators.reader import PromptReader
 from sds3d.generators.texts import TableOfTexts, WithTable
 from sds3d.generators.weights import StoredGenerator, fingerprint_of, load_into
 from sds3d.priors.base import Prior
@@ -88,7 +89,9 @@ def load_generator(
                 f"The generator was trained with the base '{recipe.base.path}' of fingerprint {stored.about.base}, but "
                 f"the one here has {here}. Install that version of the model."
             )
-        base = open_prior(recipe.base, choose_device(device))
+        own_network = recipe.network.kind == "tiny" and PromptReader.reads(recipe.base)
+        open_base: Any = PromptReader if own_network else open_prior
+        base = open_base(recipe.base, choose_device(device))
     generator = make_generator(recipe, base)
     load_into(generator, stored)
     return generator.eval(), base

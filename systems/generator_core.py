@@ -16,6 +16,7 @@ from torch import Tensor
 from sds3d.cameras import Cameras, sample_orbit
 from sds3d.config.generator import GeneratorRecipe
 from sds3d.generators.base import Assets, LatentGenerator
+from sds3d.generators.diversity import closeness
 from sds3d.generators.progress import Turn, run_turns, turn_times
 from sds3d.generators.prompts import PromptBatch
 from sds3d.guidance.filters import stop_if_not_finite
@@ -189,6 +190,9 @@ class GeneratorCore:
                 terms[f"view{number}_teacher{place}"] = weight * loss
                 logs |= {f"view{number}_teacher{place}_{key}": value for key, value in numbers.items()}
             terms |= {f"view{number}_{k}": v for k, v in regularisers(view, render, step, total).items()}
+            if recipe.variety.seeds > 1:
+                close = closeness(render.rgb, recipe.variety.seeds, recipe.cameras.views, recipe.variety.distance)
+                terms[f"view{number}_variety"] = recipe.variety.weight.at(step, total) * close
         stop_if_not_finite(terms, step)
         loss = torch.stack(list(terms.values())).sum()
         return loss, {"loss": loss.detach(), **{k: v.detach() for k, v in terms.items()}, **logs}
@@ -214,16 +218,20 @@ class GeneratorCore:
         return guide(rgb, batch, cameras, self.steps_done, draws, is_latent=is_latent)  # type: ignore[arg-type]
 
     def draw_cameras(self, objects: int, draws: torch.Generator) -> tuple[Cameras, Tensor]:
-        """Return cameras of `objects` objects, evenly around each, and backgrounds [B * V, 3], one an object."""
-        settings, background = self.recipe.cameras, self.recipe.background
-        views = settings.views
+        """Return cameras of `objects` objects, evenly around each, and backgrounds [B * V, 3], one an object.
+
+        Objects of one prompt (`recipe.variety.seeds`) are seen from the same places, before the same background.
+        """
+        settings, background, seeds = self.recipe.cameras, self.recipe.background, self.recipe.variety.seeds
+        views, prompts = settings.views, objects // seeds
         cameras = sample_orbit(
-            objects * views, 64, draws, settings.elevation_deg, settings.distance, settings.fov_deg, views
+            prompts * views, 64, draws, settings.elevation_deg, settings.distance, settings.fov_deg, views
         )
-        is_plain = torch.rand(objects, generator=draws) < background.random_fraction
-        colour = torch.rand(objects, 3, generator=draws)
+        is_plain = torch.rand(prompts, generator=draws) < background.random_fraction
+        colour = torch.rand(prompts, 3, generator=draws)
         colour = torch.where(is_plain[:, None], colour, torch.full_like(colour, background.grey))
-        return cameras.to(self.device), colour.repeat_interleave(views, dim=0).to(self.device)
+        row = torch.arange(prompts * views).view(prompts, 1, views).expand(-1, seeds, -1).flatten()
+        return cameras[row].to(self.device), colour[row // views].to(self.device)
 
     # ---- the fake score
 
@@ -252,9 +260,11 @@ class GeneratorCore:
 
     def prompts_of(self, number: int) -> list[str]:
         """Return the prompts of batch `number`: every prompt once an epoch, in an order of its own each time."""
-        size, count = self.recipe.training.batch, len(self.prompts)
+        seeds, count = self.recipe.variety.seeds, len(self.prompts)
+        size = self.recipe.training.batch // seeds
         places = range(number * size, (number + 1) * size)
-        return self.prompts.batch([self._shuffled(place // count, place % count) for place in places])
+        texts = self.prompts.batch([self._shuffled(place // count, place % count) for place in places])
+        return [text for text in texts for _ in range(seeds)]
 
     def _shuffled(self, epoch: int, place: int) -> int:
         if self._order is None or self._order[0] != epoch:

@@ -93,6 +93,8 @@ def _make(
 
     Times go to run.json: metrics.json repeats bit by bit.
     """
+    if recipe.is_at_once:
+        return _make_at_once(recipe, run)  # before Lightning is loaded
     from rich.console import Console
 
     from systems import ranks
@@ -101,8 +103,6 @@ def _make(
     from systems.metrics import record_training
     from systems.session import train
 
-    if recipe.is_at_once:
-        return _make_at_once(recipe, run)
     check_loggers(recipe)
     ranks.choose_card()
     clock, console, plan = Clock(run), console or Console(), recipe.plan()

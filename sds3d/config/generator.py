@@ -91,7 +91,21 @@ class TeacherConfig(Config):
     )
     guidance: AnyGuidance = Field(default_factory=SdsConfig, description="method and settings")
     weight: Weight = Field(default=Schedule.constant(1.0), description="factor on its loss")
+    random_scale: tuple[float, float] | None = Field(
+        default=None,
+        description="range a guidance scale is drawn from in each step, instead of the method's (PG-SB: [2, 6], with "
+        "fake.scale_like_teacher); null: the method's",
+    )
     see: Literal["all", "one"] = Field(default="all", description="all views of an object, or one drawn at random")
+
+    @model_validator(mode="after")
+    def _check(self) -> TeacherConfig:
+        if self.random_scale is not None and not 0.0 <= self.random_scale[0] <= self.random_scale[1] <= 1000.0:
+            raise KeyProblem(
+                "random_scale", f"'random_scale' is {list(self.random_scale)}, but must be two numbers in [0, 1000], the "
+                "smaller first. Give for example [2, 6]."
+            )  # fmt: skip
+        return self
 
 
 class NetworkConfig(Config):
@@ -157,6 +171,18 @@ class GeneratorTraining(Config):
     log_every: int = Field(default=10, ge=1, le=10_000, description="steps between rows of the log")
 
 
+class VarietyConfig(Config):
+    """Keeps apart the objects that one prompt gives for different noise. Ours; a method that seeks modes gives one object."""
+
+    seeds: int = Field(
+        default=1, ge=1, le=64, description="objects of one prompt in a batch, all seen from the same places; 1: off"
+    )
+    distance: float = Field(
+        default=0.06, gt=0, le=1, description="root mean square difference that their pictures shall have at least"
+    )
+    weight: Weight = Field(default=Schedule.constant(1000.0), description="factor on what is missing")
+
+
 class AboutGenerator(Config):
     """What all recipes of `configs/generators/` say of themselves, and their seed."""
 
@@ -203,6 +229,7 @@ class GeneratorRecipe(AboutGenerator):
     )
     cameras: CamerasConfig = Field(default_factory=CamerasConfig, description="new ones for each turn and object")
     background: BackgroundConfig = Field(default_factory=BackgroundConfig, description="behind the pictures")
+    variety: VarietyConfig = Field(default_factory=VarietyConfig, description="of the objects of one prompt")
     optimiser: GeneratorOptimiser = Field(default_factory=GeneratorOptimiser, description="of the generator")
     training: GeneratorTraining = Field(default_factory=GeneratorTraining, description="length of the run")
 
@@ -221,6 +248,11 @@ class GeneratorRecipe(AboutGenerator):
             raise KeyProblem(
                 "fake.kind", f"'fake.kind' is {self.fake.kind}, but the teachers' methods "
                 f"{'need a trained score (adapter)' if trained else 'use none'}. Set it so."
+            )  # fmt: skip
+        if self.training.batch % self.variety.seeds:
+            raise KeyProblem(
+                "variety.seeds", f"'variety.seeds' is {self.variety.seeds}, but must divide training.batch, which is "
+                f"{self.training.batch}. Change one of them."
             )  # fmt: skip
         wanted = 3 if self.optimiser.kind == "adan" else 2
         if len(self.optimiser.betas) != wanted or not all(0 <= beta < 1 for beta in self.optimiser.betas):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sds3d.errors import ShapeError
-from sds3d.generators.diversity import pairwise_distance
+from sds3d.generators.diversity import closeness, pairwise_distance
 
 
 def test_equal_seeds_have_no_distance_and_constants_have_theirs() -> None:
@@ -19,3 +19,16 @@ def test_equal_seeds_have_no_distance_and_constants_have_theirs() -> None:
 def test_one_seed_has_no_pair() -> None:
     with pytest.raises(ShapeError, match="seeds >= 2"):
         pairwise_distance(torch.zeros(1, 2, 4, 4, 3))
+
+
+def test_closeness_is_what_is_missing_to_the_distance_and_its_gradient_drives_apart() -> None:
+    levels = torch.tensor([0.5, 0.53, 0.1, 0.9])  # two prompts of two seeds; only the first two are too close
+    pictures = levels[:, None, None, None, None].expand(4, 3, 4, 4, 3).flatten(0, 1).clone().requires_grad_()
+    found = closeness(pictures, 2, 3, 0.06)
+    assert float(found.detach()) == pytest.approx((0.06 - 0.03) / 2, abs=1e-4)
+    (slope,) = torch.autograd.grad(found, pictures)
+    first, second, *others = slope.unflatten(0, (4, 3))
+    assert (first > 0).all() and (second < 0).all() and not any(other.any() for other in others)
+    assert torch.isfinite(
+        torch.autograd.grad(closeness(pictures[:1].expand(2, -1, -1, -1), 2, 1, 0.06), pictures)[0]
+    ).all()
