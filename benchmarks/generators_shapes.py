@@ -1,9 +1,11 @@
-"""Few-step distillation of a flow of shapes: a tiny flow on grids of toybox objects, 25 steps, against its student's 1 and 2.
+"""Few-step distillation of a latent flow of shapes: 25 steps of a tiny flow of toybox objects, against its student's 2 and 1.
 
-    python benchmarks/generators_shapes.py --folder outputs/shape-flow --nouns apple mushroom car --steps 3000 --student-steps 800
+    python benchmarks/generators_shapes.py --folder outputs/shape-flow [KEY=VALUE of the recipe mdt-dist ...]
 
-Four stages, each resumable: grids of objects, the flow (teacher), its student by velocity matching and distillation, the judge's
-verdict on both. Ctrl-C saves; the same command goes on. Prints accuracy and CPU seconds a sample, and writes results.json.
+Stages, each resumable: grids of objects in four headings and their latent space; the flow (teacher); its student by velocity
+matching and distillation; what the judge says about both. Ctrl-C saves; the same command goes on. Words name noun and colour
+but not the heading, so that one Euler step of the teacher gives a blend of four headings. Prints a row each and writes
+results.json and sheet.png.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +23,40 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sds3d.config.generator import FlowRecipe
+from sds3d.config.generator_load import load_generator_recipe
 from sds3d.export.atomic import write_bytes
 from sds3d.generators import flow
 from sds3d.generators.flow_training import flow_losses, rate_at
 from sds3d.generators.shape_flow import ShapeFlow, flow_matching_loss, told
-from sds3d.generators.shape_grids import field_values, shape_grid
-from sds3d.toybox.captions import Description, phrase
+from sds3d.generators.shape_grids import shape_grid, turned
+from sds3d.generators.shape_latents import ShapeLatents
+from sds3d.toybox.captions import Description
 from sds3d.toybox.palette import COLORS, NOUNS, is_held_out
 from systems.checkpoint import read_checkpoint, write_checkpoint
+from systems.generator_shapes import drawn, named
 
-SAVE_EVERY_S = 60.0
+SAVE_EVERY_S = 30.0
+HEADINGS, SEEDS, TEACHER_STEPS = 4, 16, 25
+DEFAULTS = ["norm=rms", "learning_rate=1e-3", "step=0.01", "batch=256", "steps=1500"]
+"""Of the student, over the recipe's."""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Latents [N, dim] of objects in all headings, their words [N, 2] and headings [N], and the way back to grids."""
+
+    latents: Tensor
+    words: Tensor
+    headings: Tensor
+    space: ShapeLatents
+
+    def places(self, count: int) -> Tensor:
+        """Return words [count, 2], the pairs in turn."""
+        distinct = self.words.unique(dim=0)
+        return distinct[torch.arange(count) % len(distinct)]
 
 
 def pairs(nouns: list[str]) -> list[tuple[str, str]]:
@@ -54,8 +78,16 @@ def grids(path: Path, nouns: list[str], each: int, size: int) -> tuple[Tensor, T
     return found["grids"], found["words"]
 
 
+def objects(made: Tensor, words: Tensor, dim: int) -> Objects:
+    """Return latents of grids in all headings."""
+    every = torch.cat([turned(made, quarters) for quarters in range(HEADINGS)])
+    space = ShapeLatents.fit(every, dim, torch.Generator().manual_seed(0))
+    headings = torch.arange(HEADINGS).repeat_interleave(len(made))
+    return Objects(space.encode(every), words.repeat(HEADINGS, 1), headings, space)
+
+
 def train(
-    path: Path, network: ShapeFlow, steps: int, rate: Callable[[int], float], loss: Callable[[int], Tensor]
+    path: Path, network: nn.Module, steps: int, rate: Callable[[int], float], loss: Callable[[int], Tensor]
 ) -> None:
     """Train to `steps` steps, going on where `path` stands; saves by the clock, at the end and on Ctrl-C."""
     optimiser, done = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99)), 0
@@ -64,7 +96,7 @@ def train(
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         done = int(state["step"])
-    saved = time.monotonic()
+    saved, start = time.monotonic(), time.process_time()
     try:
         while done < steps:
             value = loss(done)
@@ -75,94 +107,154 @@ def train(
             optimiser.step()
             done += 1
             if done % max(1, steps // 10) == 0:
-                print(f"{path.stem} {done}/{steps}: loss {float(value.detach()):.4f}", flush=True)
+                seconds = time.process_time() - start
+                print(f"{path.stem} {done}/{steps}: loss {float(value.detach()):.4f} ({seconds:.0f} CPU s)", flush=True)
             if time.monotonic() - saved > SAVE_EVERY_S:
                 saved = _save(path, network, optimiser, done)
     finally:
         _save(path, network, optimiser, done)
 
 
-def _save(path: Path, network: ShapeFlow, optimiser: torch.optim.Optimizer, done: int) -> float:
+def _save(path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, done: int) -> float:
     state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": done}
     write_checkpoint(path, state, "")
     return time.monotonic()
 
 
-def judged(samples: Tensor, wanted: list[tuple[str, str]]) -> dict[str, float]:
-    """Return the judge's mean verdict on grids [N, 4, n, n, n]."""
-    from systems.generator_shapes import GridRenderer
-    from systems.metrics import verdict
+def teach_and_distil(
+    folder: Path, data: Objects, first: Callable[[], ShapeFlow], steps: int, recipe: FlowRecipe
+) -> tuple[ShapeFlow, ShapeFlow]:
+    """Return teacher and student, trained in `folder`. A step draws by its number, so that resuming changes nothing."""
+    teacher, student = first(), first()
 
-    rows = [
-        verdict(GridRenderer(field_values(sample[None])), phrase(Description(noun=noun, color=colour)))
-        for sample, (noun, colour) in zip(samples, wanted, strict=True)
-    ]
-    names = ("noun_accuracy", "color_accuracy", "silhouette_iou")
-    return {name: float(np.mean([row[name] for row in rows])) for name in names}
+    def batch(step: int, stage: int) -> tuple[Tensor, Tensor, torch.Generator]:
+        draws = torch.Generator().manual_seed((recipe.seed * 2 + stage) * 10_000_000 + step)
+        chosen = torch.randint(len(data.latents), (recipe.batch,), generator=draws)
+        return data.latents[chosen], data.words[chosen], draws
+
+    def teaching(step: int) -> Tensor:
+        return flow_matching_loss(teacher, *batch(step, 0))
+
+    def distilling(step: int) -> Tensor:
+        clean, words, draws = batch(step, 1)
+        return flow_losses(recipe, told(student, words), told(teacher, words), clean, draws)[0]
+
+    learning = recipe.model_copy(update={"learning_rate": 2e-3, "steps": steps})
+    train(folder / "teacher.pt", teacher, steps, lambda step: rate_at(learning, step), teaching)
+    student.load_state_dict(teacher.state_dict())
+    train(folder / "student.pt", student, recipe.steps, lambda step: rate_at(recipe, step), distilling)
+    return teacher, student
 
 
-def measure(network: ShapeFlow, steps: int, nouns: list[str], seed: int) -> dict[str, Any]:
-    """Return the verdict on one sample a pair, and CPU seconds a sample (of sampling alone)."""
-    wanted = pairs(nouns)
-    words = torch.tensor([[NOUNS.index(noun), list(COLORS).index(colour)] for noun, colour in wanted])
-    shape = (len(wanted), 4, network.size, network.size, network.size)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    start = time.process_time()
-    samples = flow.euler(told(network, words), noise, steps)
-    seconds = (time.process_time() - start) / len(wanted)
-    return {"steps": steps, **judged(samples, wanted), "cpu_seconds": seconds}
+def variety(data: Objects, latents: Tensor, words: Tensor) -> dict[str, float]:
+    """Return what the seeds of each pair differ in: distances between them, and headings among the first `SEEDS`.
+
+    seed_distance is that of grids; headings is how many of the four there are, by the nearest training object of the same words.
+    """
+    distance, found = [], []
+    for pair in words.unique(dim=0):
+        own = (latents * data.space.scale)[(words == pair).all(dim=1)][:SEEDS]
+        known = (data.words == pair).all(dim=1)
+        nearest = torch.cdist(own, (data.latents * data.space.scale)[known]).argmin(dim=1)
+        distance.append(torch.pdist(own).mean())
+        found.append(len(data.headings[known][nearest].unique()))
+    return {"seed_distance": float(torch.stack(distance).mean()), "headings": float(np.mean(found))}
+
+
+def seconds(work: Callable[[], Any], count: int) -> float:
+    """Return CPU seconds of `work` for one of `count` samples, the median of 9 runs."""
+    times = []
+    for _ in range(9):
+        start = time.process_time()
+        work()
+        times.append(time.process_time() - start)
+    return float(np.median(times)) / count
+
+
+def row(who: str, grids_: Tensor, words: Tensor, beside: Tensor | None) -> tuple[dict[str, Any], Tensor]:
+    """Return the judge's verdict on grids, with standard errors, and the shares of views whose noun is right [N]."""
+    nouns, colours = named(grids_, words)
+    found: dict[str, Any] = {"who": who, "samples": len(words)}
+    for name, share in (("noun", nouns), ("colour", colours)):
+        found |= {name: float(share.mean()), f"{name}_error": float(share.std() / len(share) ** 0.5)}
+    if beside is not None:  # same noise and words, so that the objects' own difficulty falls out
+        difference = nouns - beside
+        found |= {
+            "noun_change": float(difference.mean()),
+            "noun_change_error": float(difference.std() / len(difference) ** 0.5),
+        }
+    return found, nouns
+
+
+@torch.no_grad()
+def measure(data: Objects, teacher: ShapeFlow, student: ShapeFlow, samples: int, seed: int) -> list[dict[str, Any]]:
+    """Return the verdict on the training set, the teacher and the student, with CPU seconds a sample."""
+    words, many = data.places(samples), data.places(SEEDS * len(data.words.unique(dim=0)))
+    draws = torch.Generator().manual_seed(1000 + seed)
+    noise, more = (torch.randn(len(of), data.space.dim, generator=draws) for of in (words, many))
+    same = [(data.words == pair).all(dim=1).nonzero()[:, 0] for pair in words]
+    real = torch.stack([data.latents[place[torch.randint(len(place), (), generator=draws)]] for place in same])
+    rows = [row("training set", data.space.decode(real), words, None)[0]]
+    rows[0] |= variety(data, data.latents, data.words)
+    beside: Tensor | None = None
+    for who, network, steps in [
+        ("teacher", teacher, TEACHER_STEPS), ("teacher", teacher, 2), ("teacher", teacher, 1),
+        ("student", student, 2), ("student", student, 1),
+    ]:  # fmt: skip
+
+        def sample(noise_: Tensor, words_: Tensor, network: ShapeFlow = network, steps: int = steps) -> Tensor:
+            return flow.euler(told(network, words_), noise_, steps)
+
+        made, nouns = row(f"{who}, {steps} steps", data.space.decode(sample(noise, words)), words, beside)
+        beside = nouns if beside is None else beside
+        made |= variety(data, sample(more, many), many)
+        made["flow_s"] = seconds(lambda: sample(noise, words), len(words))
+        made["whole_s"] = seconds(lambda: data.space.decode(sample(noise, words)), len(words))
+        made["alone_s"] = seconds(lambda: data.space.decode(sample(noise[:1], words[:1])), 1)
+        rows.append(made)
+        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in made.items()), flush=True)
+    return rows
+
+
+def sheet(data: Objects, teacher: ShapeFlow, student: ShapeFlow, path: Path, columns: int = 10) -> None:
+    """Draw samples of the same noise: teacher in 25 steps and in 1, student in 2 and in 1."""
+    from PIL import Image
+
+    distinct = data.words.unique(dim=0)
+    words = distinct[torch.linspace(0, len(distinct) - 1, columns).round().long()]
+    noise = torch.randn(columns, data.space.dim, generator=torch.Generator().manual_seed(5))
+    kinds = [(teacher, TEACHER_STEPS), (teacher, 1), (student, 2), (student, 1)]
+    lines = [flow.euler(told(network, words), noise, steps) for network, steps in kinds]
+    pictures = drawn(data.space.decode(torch.cat(lines)), views=1, size=96)
+    tiles = pictures.view(len(kinds), columns, 96, 96, 3).transpose(1, 2).reshape(len(kinds) * 96, columns * 96, 3)
+    Image.fromarray((255.0 * tiles).round().byte().numpy()).save(path)
 
 
 def main() -> None:
     """Make grids, train both, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("outputs/shape-flow"))
-    parser.add_argument("--nouns", nargs="+", default=["apple", "mushroom", "car"], choices=NOUNS)
-    parser.add_argument("--each", type=int, default=6, help="objects a pair")
+    parser.add_argument("--nouns", nargs="+", default=["duck", "bed", "robot", "mug", "dog"], choices=NOUNS)
+    parser.add_argument("--each", type=int, default=20, help="objects a pair")
     parser.add_argument("--grid", type=int, default=12)
-    parser.add_argument("--width", type=int, default=96)
-    parser.add_argument("--depth", type=int, default=4)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--student-steps", type=int, default=800)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dim", type=int, default=64, help="numbers of a latent")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--depth", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=3000, help="of the teacher")
+    parser.add_argument("--samples", type=int, default=250, help="that are judged")
+    parser.add_argument("overrides", nargs="*", help="of the student's recipe")
     given = parser.parse_args()
+    recipe = load_generator_recipe("mdt-dist", [*DEFAULTS, *given.overrides])
+    assert isinstance(recipe, FlowRecipe)
     given.folder.mkdir(parents=True, exist_ok=True)
-    clean, words = grids(given.folder / "grids.pt", given.nouns, given.each, given.grid)
-
-    def batch(draws: torch.Generator) -> Tensor:
-        return torch.randint(len(clean), (given.batch,), generator=draws)
-
-    def drawn(step: int, stage: int) -> torch.Generator:  # a step draws by its number, so that resuming changes nothing
-        return torch.Generator().manual_seed((given.seed * 2 + stage) * 10_000_000 + step)
+    data = objects(*grids(given.folder / "grids.pt", given.nouns, given.each, given.grid), given.dim)
 
     def first() -> ShapeFlow:
-        return ShapeFlow(given.grid, given.width, given.depth, torch.Generator().manual_seed(given.seed))
+        return ShapeFlow(given.dim, given.width, given.depth, torch.Generator().manual_seed(recipe.seed))
 
-    def teaching(step: int) -> Tensor:
-        draws = drawn(step, 0)
-        chosen = batch(draws)
-        return flow_matching_loss(teacher, clean[chosen], words[chosen], draws)
-
-    def distilling(step: int) -> Tensor:
-        draws = drawn(step, 1)
-        chosen = batch(draws)
-        told_teacher, told_student = told(teacher, words[chosen]), told(student, words[chosen])
-        return flow_losses(recipe, told_student, told_teacher, clean[chosen], draws)[0]
-
-    recipe = FlowRecipe(norm="rms", learning_rate=3e-4, steps=given.student_steps, batch=given.batch)
-    teacher, student = first(), first()
-    learning = recipe.model_copy(update={"learning_rate": 1e-3, "steps": given.steps})
-    train(given.folder / "teacher.pt", teacher, given.steps, lambda step: rate_at(learning, step), teaching)
-    student.load_state_dict(teacher.state_dict())
-    train(given.folder / "student.pt", student, given.student_steps, lambda s: rate_at(recipe, s), distilling)
-    places = [[NOUNS.index(noun), list(COLORS).index(colour)] for noun, colour in pairs(given.nouns)]
-    real = torch.stack([clean[(words == torch.tensor(place)).all(dim=1)][0] for place in places])
-    rows: list[dict[str, Any]] = [{"who": "training set", **judged(real, pairs(given.nouns))}]
-    rows += [{"who": "teacher", **measure(teacher, steps, given.nouns, given.seed)} for steps in (25, 2, 1)]
-    rows += [{"who": "student", **measure(student, steps, given.nouns, given.seed)} for steps in (2, 1)]
-    for row in rows:
-        print("  ".join(f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()))
+    teacher, student = teach_and_distil(given.folder, data, first, given.steps, recipe)
+    rows = measure(data, teacher, student, given.samples, recipe.seed)
+    sheet(data, teacher, student, given.folder / "sheet.png")
     write_bytes(given.folder / "results.json", json.dumps(rows, indent=1).encode())
 
 

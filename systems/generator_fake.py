@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sds3d.cameras import Cameras
 from sds3d.config.generator import GeneratorRecipe
-from sds3d.generators.fake import fake_loss, fake_scale, guided
+from sds3d.generators.fake import fake_loss
 from sds3d.generators.identity import clean_estimate, sid_loss
 from sds3d.generators.prompts import PromptBatch
 from sds3d.guidance.branches import BASELINE, PROMPTED, SCORE, Point
@@ -60,14 +60,8 @@ class FakeTrainer:
 
     @property
     def predictors(self) -> list[Predictor | None]:
-        """What answers for each teacher's fake score, guided as the recipe says; None without networks."""
-        if not self.networks:
-            return [None] * len(self.teachers)
-        made: list[Predictor | None] = []
-        for network, prior, teacher in zip(self.networks, self.teachers, self.recipe.teachers, strict=True):
-            scale = fake_scale(self.recipe.fake, teacher.guidance.guidance_scale)
-            made.append(guided(network, scale, prior.text([prior.null_text]) if scale != 1.0 else torch.empty(0)))
-        return made
+        """What answers for each teacher's fake score; None without networks."""
+        return [network.predict for network in self.networks] or [None] * len(self.teachers)
 
     def step(self, sample: Sample, draws: torch.Generator) -> Tensor:
         """Train all networks once on `sample` and return the loss (0-dim, no graph)."""

@@ -4,42 +4,69 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sds3d.config.generator import FakeConfig
+from sds3d.guidance.branches import SCORE, UNPROMPTED, Branch, Evidence
+from sds3d.guidance.rules import Rule
 from sds3d.priors.base import Prior, Query, split_like
 from sds3d.priors.parametrisation import add_noise, training_target
 from sds3d.priors.score_network import ScoreNetwork
 from sds3d.schedule import Schedule
 
-if TYPE_CHECKING:
-    from sds3d.guidance.guide import Predictor
+TRAINED = SCORE.network
+"""Name of the trained network in rules."""
 
 
-def guided(network: ScoreNetwork, scale: float, null_text: Tensor) -> Predictor:
-    """Return a function that answers queries with the network's classifier-free guided prediction u + s (y - u).
+class GuidedFake(Rule):
+    """A rule with the trained network's classifier-free guided prediction u + s (y - u) in the place of its plain one.
 
-    With scale 1 it is the network itself, asked once. null_text: [1, rows, dim]. So "guidance on both", as SwiftBrush has
-    it, is the rule of VSD with this in place of the network.
+    So "guidance on both networks", as SwiftBrush has it, is the rule of VSD in this. The scale may change with the steps; where it
+    is that of the teacher's method, both networks have the same in every step (PG-SB draws it anew each time).
     """
-    if scale == 1.0:
-        return network.predict
 
-    def predict(queries: Sequence[Query]) -> list[Tensor]:
-        bare = [replace(query, text=null_text.expand_as(query.text).to(query.text)) for query in queries]
-        answers = network.predict([*queries, *bare])
-        prompted, unprompted = answers[: len(queries)], answers[len(queries) :]
-        return [u + scale * (y - u) for y, u in zip(prompted, unprompted, strict=True)]
+    def __init__(self, rule: Rule, scale: Schedule) -> None:
+        self.rule, self.scale, self.clean_point = rule, scale, rule.clean_point
+        self.needs = _with_bare(rule.needs)
 
-    return predict
+    def wanted(self, step: int, total_steps: int) -> tuple[Branch, ...]:
+        """Return the branches of the rule and, unless the scale is 1 now, the trained network's without the prompt."""
+        wanted = self.rule.wanted(step, total_steps)
+        return wanted if self.scale.at(step, total_steps) == 1.0 else _with_bare(wanted)
+
+    def __call__(self, evidence: Evidence) -> Tensor:
+        """Return the residual of the rule."""
+        scale, said = self.scale.at(evidence.step, evidence.total_steps), dict(evidence.predictions)
+        for branch in evidence.predictions:
+            if branch.network == TRAINED and branch != _bare(branch) and scale != 1.0:
+                bare = said[_bare(branch)]
+                said[branch] = bare + scale * (said[branch] - bare)
+        return self.rule(replace(evidence, predictions=said))
 
 
-def fake_scale(config: FakeConfig, teacher_scale: Schedule) -> float:
-    """Return the guidance scale of the fake network; a teacher's scale that changes counts with its first value."""
-    return teacher_scale.values[0] if config.scale_like_teacher else config.scale
+def _bare(branch: Branch) -> Branch:
+    return replace(branch, text=UNPROMPTED.text)
+
+
+def _with_bare(branches: Sequence[Branch]) -> tuple[Branch, ...]:
+    bare = [_bare(branch) for branch in branches if branch.network == TRAINED]
+    return tuple(dict.fromkeys((*branches, *bare)))
+
+
+def fake_scale(config: FakeConfig, teacher_scale: Schedule) -> Schedule:
+    """Return the guidance scale of the fake network: its own, or the teacher's, the same in every step."""
+    return teacher_scale if config.scale_like_teacher else Schedule.constant(config.scale)
+
+
+def drawn_scale(low: float, high: float, steps: int, draws: torch.Generator) -> Schedule:
+    """Return a scale that is drawn anew from U[low, high] for each of `steps` steps. Draws do not depend on `steps`.
+
+    Source: PG-SB (SNOOPI, arXiv 2412.02687). Limits: some 150 bytes a step.
+    """
+    values = (low + (high - low) * torch.rand(steps, generator=draws, dtype=torch.float64)).tolist()
+    return Schedule(clock="step", points=tuple(enumerate(values)), interpolation="step")
 
 
 def fake_loss(

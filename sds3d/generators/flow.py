@@ -3,9 +3,12 @@
 Notation: x_t = (1 - t) x0 + t noise with t in [0, 1] (1 is noise), velocity v = noise - x0. The student's average velocity V
 satisfies x0 = x_t - t V(x_t, t), and V + t dV/dt = v*, with d/dt the total derivative along the teacher's velocity v*.
 
+Ragged samples (a sparse latent: as many tokens as a shape has active cells) share these functions with dense ones. Their rows
+are tokens [N, C], `t` [N] is the time of each token's sample, and `samples` [N] int64 says which sample a token belongs to. Only
+the size that limits the derivative needs it; losses are means over all tokens, as sparse flows are trained (microsoft/TRELLIS).
+
 Source: Zhou et al. 2025, "Few-step Flow for 3D Generation via Marginal-Data Transport Distillation" (arXiv 2509.04406) and
-Zanue/MDT-dist. Deviations: sigma_min (1e-5 there) is 0; `norm` "rms" and "none" are ours; dense and ragged samples share
-these functions, which only see [N, ...] rows.
+Zanue/MDT-dist. Deviations: sigma_min (1e-5 there) is 0; `norm` "rms" and "none" are ours.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from sds3d.errors import ConfigError
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x [N, ...], t [N]) -> velocity [N, ...]."""
 
+Norm = Literal["none", "sample", "rms"]
 NORM_FLOOR = 0.1
 """Added to the length of the derivative (Zanue/MDT-dist)."""
 
@@ -41,21 +45,35 @@ def interpolated(clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1.0 - share) * clean + share * noise
 
 
-def total_derivative(student: Velocity, x: Tensor, t: Tensor, velocity: Tensor, h: float | None) -> Tensor:
-    """Return d/dt of the student along `velocity` at (x, t): a backward difference of width h, or exactly by one JVP (None)."""
+def said_and_derivative(
+    student: Velocity, x: Tensor, t: Tensor, velocity: Tensor, h: float | None
+) -> tuple[Tensor, Tensor]:
+    """Return V(x, t), with a graph, and its total derivative along `velocity`.
+
+    The derivative is a backward difference of width h without a graph, for which the student is asked once more, at
+    (x - h velocity, t - h); or, for h None, exact by one JVP.
+    """
     if h is None:
-        derivative: Tensor = torch.func.jvp(student, (x, t), (velocity, torch.ones_like(t)))[1]
-        return derivative
+        said, derivative = torch.func.jvp(student, (x, t), (velocity, torch.ones_like(t)))
+        return said, derivative
+    said = student(x, t)
     with torch.no_grad():
-        return (student(x, t) - student(x - h * velocity, t - h)) / h
+        return said, (said - student(x - h * velocity, t - h)) / h
 
 
-def limited(derivative: Tensor, norm: Literal["none", "sample", "rms"]) -> Tensor:
-    """Return the derivative divided by its size in each sample plus `NORM_FLOOR`: its length, its rms, or not at all."""
+def limited(derivative: Tensor, norm: Norm, samples: Tensor | None = None) -> Tensor:
+    """Return the derivative divided by its size in each sample plus `NORM_FLOOR`: its length, its rms, or not at all.
+
+    samples: [N] the sample of each row, for ragged ones; None: each row is one.
+    """
     if norm == "none":
         return derivative
     rows = derivative.flatten(1)
-    size = rows.norm(dim=1) if norm == "sample" else rows.square().mean(dim=1).sqrt()
+    square = rows.square().sum(dim=1)
+    count = torch.full_like(square, rows.shape[1])
+    if samples is not None:  # there are at most as many samples as rows, so nothing has to be counted
+        square, count = (torch.zeros_like(v).index_add(0, samples, v)[samples] for v in (square, count))
+    size = (square if norm == "sample" else square / count).sqrt()
     return derivative / (spread(size, derivative) + NORM_FLOOR)
 
 
@@ -70,15 +88,16 @@ def matching_loss(
     x: Tensor,
     t: Tensor,
     h: float | None,
-    norm: Literal["none", "sample", "rms"] = "none",
+    norm: Norm = "none",
+    samples: Tensor | None = None,
 ) -> Tensor:
     """Return velocity matching: mean over samples of the mean of |V - sg(v* - t d)|^2.
 
     velocity: v* [N, ...] of the teacher at (x, t). No gradient passes through d, so the gradient is biased except at the
-    solution, where loss and gradient are zero (up to O(h)).
+    solution, where loss and gradient are zero (up to O(h)). samples: of `limited`.
     """
-    derivative = limited(total_derivative(student, x, t, velocity, h), norm).detach()
-    return (student(x, t) - matching_target(velocity, derivative, t)).square().mean()
+    said, derivative = said_and_derivative(student, x, t, velocity, h)
+    return (said - matching_target(velocity, limited(derivative, norm, samples).detach(), t)).square().mean()
 
 
 @torch.no_grad()
@@ -88,11 +107,12 @@ def distillation_direction(
     x: Tensor,
     t: Tensor,
     h: float | None,
-    norm: Literal["none", "sample", "rms"] = "none",
+    norm: Norm = "none",
+    samples: Tensor | None = None,
 ) -> Tensor:
     """Return q = V - (v* - t d) = u - v*, the student's own velocity u minus the teacher's, at re-noised samples x."""
-    derivative = limited(total_derivative(student, x, t, velocity, h), norm)
-    return student(x, t) - matching_target(velocity, derivative, t)
+    said, derivative = said_and_derivative(student, x, t, velocity, h)
+    return said - matching_target(velocity, limited(derivative, norm, samples), t)
 
 
 def one_step(student: Velocity, noise: Tensor) -> Tensor:
@@ -107,17 +127,18 @@ def distillation_loss(
     fresh: Tensor,
     t: Tensor,
     h: float | None,
-    norm: Literal["none", "sample", "rms"] = "none",
+    norm: Norm = "none",
+    samples: Tensor | None = None,
 ) -> Tensor:
     """Return velocity distillation: the gradient that reaches V(noise, 1) is 2 q over the number of its elements.
 
     Lowering V along q moves the sample along +q, from where the student's samples are dense to where the teacher's are. The
     student is its own fake score; alone this diverges, velocity matching keeps it honest.
-    Args: noise, fresh: two independent normal draws, the sample's and the re-noising's.
+    Args: noise, fresh: two independent normal draws, the sample's and the re-noising's. samples: of `limited`.
     """
     last = student(noise, torch.ones(len(noise), dtype=noise.dtype, device=noise.device))
     x = interpolated((noise - last).detach(), fresh, t)
-    q = distillation_direction(student, teacher(x, t), x, t, h, norm)
+    q = distillation_direction(student, teacher(x, t), x, t, h, norm, samples)
     return (q + last - last.detach()).square().mean()
 
 

@@ -17,22 +17,29 @@ Data = Callable[[int, torch.Generator], Tensor]
 
 
 def flow_losses(
-    recipe: FlowRecipe, student: flow.Velocity, teacher: flow.Velocity, clean: Tensor, draws: torch.Generator
+    recipe: FlowRecipe,
+    student: flow.Velocity,
+    teacher: flow.Velocity,
+    clean: Tensor,
+    draws: torch.Generator,
+    samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return (loss to descend, matching loss alone) of one batch of clean samples [N, ...].
 
-    student, teacher: velocities, guided and told already. draws: CPU generator of noise and times.
+    student, teacher: velocities, guided and told already. draws: CPU generator of noise and times. samples: [N] the sample of each
+    row where rows are tokens of ragged samples, numbered from 0; None: a row is a sample.
     """
     h = recipe.step if recipe.derivative == "discrete" else None
     noise, again, fresh = (torch.randn(clean.shape, generator=draws).to(clean) for _ in range(3))
     t = flow.draw_times(len(clean), h, draws).to(clean)
+    t = t if samples is None else t[samples]
     x = flow.interpolated(clean, noise, t)
     with torch.no_grad():
         velocity = teacher(x, t)
-    matching = flow.matching_loss(student, velocity, x, t, h, recipe.norm)
+    matching = flow.matching_loss(student, velocity, x, t, h, recipe.norm, samples)
     loss = recipe.matching_weight * matching
     if recipe.distillation_weight:
-        distilled = flow.distillation_loss(student, teacher, again, fresh, t, h, recipe.norm)
+        distilled = flow.distillation_loss(student, teacher, again, fresh, t, h, recipe.norm, samples)
         loss = loss + recipe.distillation_weight * distilled
     return loss, matching.detach()
 

@@ -48,6 +48,11 @@ def shape_grid(what: Description, rng: np.random.Generator, size: int = GRID) ->
     return torch.from_numpy(values.T.reshape(4, size, size, size).astype(np.float32))
 
 
+def turned(grids: Tensor, quarters: int) -> Tensor:
+    """Return grids [..., z, y, x] of the same objects, turned by quarters of a circle about +z, from +x towards +y."""
+    return torch.rot90(grids, -quarters, dims=(-2, -1))
+
+
 def field_values(grids: Tensor) -> Tensor:
     """Return [B, 4, z, y, x] of grids as `renderers.triplane_grid.GridField` reads them with `start_radius` 0.
 

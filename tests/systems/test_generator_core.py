@@ -9,10 +9,9 @@ import torch
 
 from sds3d.config.generator import GeneratorRecipe
 from sds3d.errors import ConfigError
-from sds3d.generators.fake import MlpScore, fake_loss, guided
+from sds3d.generators.fake import MlpScore, fake_loss
 from sds3d.generators.identity import sid_loss
 from sds3d.generators.toys import RING_TEXT, PointGenerator, ring_coverage, ring_prior
-from sds3d.priors.base import Query
 from systems.generator_core import GeneratorCore, PromptList
 from systems.generator_parallel import batch_number
 from systems.generator_rules import windowed
@@ -133,16 +132,6 @@ def test_windows_of_turns() -> None:
         (0.75, 0.98), (0.5, 0.75), (0.25, 0.5), (0.02, 0.25),
     ]  # fmt: skip
     assert windowed(config, "upper", 2, 4).t_max.values == (0.5,)
-
-
-def test_guidance_on_the_fake_network_is_its_guided_prediction() -> None:
-    prior = ring_prior()
-    network = MlpScore(prior, 2, 8, torch.Generator().manual_seed(0))
-    text = prior.text([RING_TEXT])
-    query = Query(z_t=torch.randn(3, 2, 1, 1), t=torch.tensor([1, 500, 900]), text=text.expand(3, -1, -1))
-    assert guided(network, 1.0, torch.empty(0)) == network.predict
-    (bare,), (steered,) = network.predict([query]), guided(network, 3.0, prior.text([""]))([query])
-    torch.testing.assert_close(steered, bare)  # this network does not read text, so u = y
 
 
 def test_a_step_never_reads_values() -> None:

@@ -1,4 +1,4 @@
-"""Few-step flow distillation against closed forms (G40-G45, G47, G49)."""
+"""Few-step flow distillation against closed forms (G40-G45, G47-G49)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 from sds3d.config.generator import FlowRecipe
 from sds3d.errors import ConfigError
 from sds3d.generators import flow
-from sds3d.generators.flow_training import AffineStudent, distil_flow, mixture_quantile, one_step_error
+from sds3d.generators.flow_training import AffineStudent, distil_flow, flow_losses, mixture_quantile, one_step_error
 
 MEAN, STD = 2.0, 0.5
 
@@ -35,8 +35,9 @@ def points(count: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
 def test_the_average_velocity_satisfies_its_equation_exactly() -> None:
     x, t = points()
     velocity = teacher(x, t)
-    derivative = flow.total_derivative(average, x, t, velocity, None)
-    torch.testing.assert_close(average(x, t), flow.matching_target(velocity, derivative, t), atol=1e-10, rtol=0)
+    said, derivative = flow.said_and_derivative(average, x, t, velocity, None)
+    torch.testing.assert_close(said, average(x, t), atol=1e-12, rtol=0)
+    torch.testing.assert_close(said, flow.matching_target(velocity, derivative, t), atol=1e-10, rtol=0)
 
 
 def test_the_map_follows_the_teacher_to_its_end() -> None:
@@ -54,8 +55,8 @@ def test_the_discrete_derivative_errs_in_proportion_to_its_width() -> None:
     residual = []
     for h in (0.02, 0.01, 0.005):
         velocity = teacher(x, t)
-        derivative = flow.total_derivative(average, x, t, velocity, h)
-        error = average(x, t) - flow.matching_target(velocity, derivative, t)
+        said, derivative = flow.said_and_derivative(average, x, t, velocity, h)
+        error = said - flow.matching_target(velocity, derivative, t)
         residual.append(float(error.square().mean().sqrt()))
     assert residual[0] / residual[1] == pytest.approx(2.0, abs=0.2)
     assert residual[1] / residual[2] == pytest.approx(2.0, abs=0.2)
@@ -151,15 +152,92 @@ def test_times_guidance_and_limits() -> None:
         flow.euler_times(0)
 
 
-def test_ragged_rows_equal_single_runs() -> None:
-    x, t = points(4)
-    velocity = teacher(x, t)
-    together = flow.distillation_direction(Affine(1.0, 0.7), velocity, x, t, 0.01, "sample")
-    alone = [
-        flow.distillation_direction(Affine(1.0, 0.7), velocity[i : i + 1], x[i : i + 1], t[i : i + 1], 0.01, "sample")
-        for i in range(4)
-    ]
-    torch.testing.assert_close(together, torch.cat(alone))
+NORMS: tuple[flow.Norm, ...] = ("none", "sample", "rms")
+
+
+class Mixing(nn.Module):
+    """A velocity that knows the tokens of its sample: each answers to itself, to the sum of its sample's, and to the time.
+
+    samples: [rows] for ragged ones; None: rows are dense samples [N, C, cells].
+    """
+
+    def __init__(self, samples: torch.Tensor | None) -> None:
+        super().__init__()
+        self.samples = samples
+        self.gain = nn.Parameter(torch.tensor([0.7, 0.2, -0.4], dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        if self.samples is None:
+            total = x.sum(dim=-1, keepdim=True)
+        else:
+            total = torch.zeros_like(x).index_add(0, self.samples, x)[self.samples]
+        own, together, time = self.gain
+        return own * torch.sin(x) + together * torch.cos(total) * flow.spread(t, x) + time * flow.spread(t, x) ** 2
+
+
+def token_teacher(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return flow.gaussian_velocity(x, t, MEAN, STD)
+
+
+def both_losses(
+    student: Mixing, x: torch.Tensor, fresh: torch.Tensor, t: torch.Tensor, h: float | None, norm: flow.Norm
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return matching loss, distillation loss and the gradient of their sum."""
+    samples = student.samples
+    matching = flow.matching_loss(student, token_teacher(x, t), x, t, h, norm, samples)
+    distilled = flow.distillation_loss(student, token_teacher, x, fresh, t, h, norm, samples)
+    (gradient,) = torch.autograd.grad(matching + distilled, student.gain)
+    return matching.detach(), distilled.detach(), gradient
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("h", [0.01, None])
+def test_a_full_grid_of_tokens_has_the_losses_of_the_dense_grid(norm: flow.Norm, h: float | None) -> None:
+    """G48: tokens [3 * 5, 2] of three samples, all five cells active, against dense samples [3, 2, 5]."""
+    draws = torch.Generator().manual_seed(0)
+    x, fresh = (torch.randn(3, 2, 5, generator=draws, dtype=torch.float64) for _ in range(2))
+    t = 0.1 + 0.8 * torch.rand(3, generator=draws, dtype=torch.float64)
+    samples = torch.arange(3).repeat_interleave(5)
+    tokens, fresh_tokens = (v.transpose(1, 2).reshape(15, 2) for v in (x, fresh))
+    dense = both_losses(Mixing(None), x, fresh, t, h, norm)
+    sparse = both_losses(Mixing(samples), tokens, fresh_tokens, t[samples], h, norm)
+    for a, b in zip(dense, sparse, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_ragged_batch_has_the_losses_of_its_samples_alone(norm: flow.Norm) -> None:
+    """G48: the loss is the mean over tokens, so samples count by their tokens; the order of tokens does not matter."""
+    draws = torch.Generator().manual_seed(1)
+    samples = torch.tensor([2, 0, 1, 1, 0, 2, 1, 1])
+    x, fresh = (torch.randn(8, 3, generator=draws, dtype=torch.float64) for _ in range(2))
+    t = 0.1 + 0.8 * torch.rand(3, generator=draws, dtype=torch.float64)
+    together = both_losses(Mixing(samples), x, fresh, t[samples], 0.01, norm)
+    alone = []
+    for sample in range(3):
+        own = samples == sample
+        only = torch.zeros(int(own.sum()), dtype=torch.long)
+        parts = both_losses(Mixing(only), x[own], fresh[own], t[samples][own], 0.01, norm)
+        alone.append([own.double().mean() * part for part in parts])
+    for a, b in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(a, torch.stack(b).sum(dim=0), atol=1e-12, rtol=1e-12)
+    if norm == "sample":  # and the sample does matter: tokens limited one by one give something else
+        wrong = flow.matching_loss(Mixing(samples), token_teacher(x, t[samples]), x, t[samples], 0.01, norm)
+        assert (wrong - together[0]).abs() > 1e-3
+
+
+def test_tokens_of_a_sample_share_a_time() -> None:
+    seen: list[torch.Tensor] = []
+    samples = torch.tensor([0, 0, 1, 1, 1])
+
+    def listening(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        seen.append(t)
+        return x
+
+    clean, draws = torch.zeros(5, 3), torch.Generator().manual_seed(0)
+    flow_losses(FlowRecipe(norm="rms"), listening, listening, clean, draws, samples)
+    asked = [t for t in seen if not (t == 1.0).all()]
+    assert asked and all(t[0] == t[1] != t[2] == t[3] == t[4] for t in asked)
 
 
 def test_distillation_without_matching_is_refused() -> None:

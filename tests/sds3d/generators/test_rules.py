@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 import torch
 
+from sds3d.cameras import turntable
 from sds3d.generators.clean_weight import dmd_clean
-from sds3d.guidance.branches import BASELINE, PROMPTED, Evidence, Point
+from sds3d.generators.toys import ring_prior
+from sds3d.guidance.branches import BASELINE, PROMPTED, Draws, Evidence, Point
+from sds3d.guidance.guide import Guidance
+from sds3d.guidance.methods import METHODS
 from sds3d.guidance.weights import dmd
+from sds3d.priors.exact import ExactPrior, Mixture
+from sds3d.prompts import Prompt
 
 MEAN, STD = 0.7, 0.3
+OTHER_MEAN, OTHER_STD = 0.1, 0.9
+"""Of what the prompt wants, and of everything."""
 
 
 def evidence(scale: float = 1.0, t: int = 700, gap: float = 1.0) -> Evidence:
@@ -111,3 +119,36 @@ def test_the_shifted_teacher_attracts_early_and_repels_late() -> None:
     assert gradient(0.8, 0.9) == pytest.approx(height(0.8) - height(0.9), abs=1e-10)
     peak = STD / math.sqrt(1 + STD**2)  # where sigma / alpha = s
     assert gradient(0.8, 0.9) > 0 and gradient(0.5 * peak, 0.7 * peak) < 0
+
+
+def _csd_gradient(x: float, t: int, nodes: int = 8) -> float:
+    """Return the mean gradient of the row `csd` at the point x, by quadrature over the noise (exact: it is linear in it)."""
+    levels = ExactPrior(
+        {
+            "": Mixture.gaussian(torch.full((1, 1, 1), OTHER_MEAN), OTHER_STD),
+            "wanted": Mixture.gaussian(torch.full((1, 1, 1), MEAN), STD),
+        }
+    )
+    row = METHODS["csd"]
+    config = row.config.model_validate({"method": "csd", "weight": "uniform", "negative": 0})
+    guide = Guidance(levels, config, 1)
+    places, weights = np.polynomial.hermite_e.hermegauss(nodes)
+    epsilon = torch.from_numpy(places).float().view(-1, 1, 1, 1)
+    draws = Draws(t=torch.full((nodes,), t), epsilon=epsilon, uniform=torch.zeros(nodes))
+    prompt = Prompt(text="wanted", view_dependent=False)
+    gradient, _ = guide.gradient(torch.full_like(epsilon, x), prompt, turntable(nodes, 8), 0, draws)
+    return float((torch.from_numpy(weights / weights.sum()) * gradient.flatten().double()).sum())
+
+
+@pytest.mark.parametrize(("t", "figure"), [(100, 0.874), (500, 2.96)])
+def test_the_classifier_direction_rests_beyond_the_prompts_mean(t: int, figure: float) -> None:
+    """The rest point is m_y + (m_y - m) D(s_y) / (alpha^2 (s^2 - s_y^2)), D(v) = alpha^2 v^2 + sigma^2."""
+    alpha, sigma = (float(x) for x in ring_prior().alpha_sigma(torch.tensor([t])))
+    wide = alpha**2 * STD**2 + sigma**2
+    rest = MEAN + (MEAN - OTHER_MEAN) * wide / (alpha**2 * (OTHER_STD**2 - STD**2))
+    assert rest == pytest.approx(figure, abs=0.003)
+    near, far = _csd_gradient(MEAN, t), _csd_gradient(rest + 1.0, t)
+    assert near < 0 < far  # descending moves on from the prompt's mean, and back from beyond the rest point
+    slope = (far - near) / (rest + 1.0 - MEAN)
+    assert MEAN - near / slope == pytest.approx(rest, rel=1e-4)
+    assert _csd_gradient(rest, t) == pytest.approx(0.0, abs=1e-5 * abs(slope) * rest)
