@@ -32,6 +32,18 @@ def test_sizes_and_formats():
                 assert {str(weights.get_slice(name).get_dtype()) for name in weights.keys()} <= {"F16", "I64"}  # noqa: SIM118
 
 
+def test_the_generator_is_small_and_knows_the_words_of_its_prompts():
+    from sds3d.config.triplane import TriplaneConfig
+    from sds3d.generators.about import read_about, words_of
+    from sds3d.metrics.prompt_lists import prompt_list
+
+    file = TriplaneConfig().file
+    assert file.stat().st_size <= 20e6
+    prompts = prompt_list("toybox-shapes120")
+    assert read_about(file).words == words_of(prompts) and len(prompts) == 120
+    assert not {f"a {colour} {noun}" for noun, colour in held_out_pairs()} & set(prompts)
+
+
 def renders(pairs: list[tuple[str, str]], seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return images [N, 64, 64, 4] and records of new specimens, from a random side each."""
     import torch

@@ -28,7 +28,6 @@ class TriplaneConfig(Config):
         max_length=4096,
         description="the generator: 'toybox' (bundled), or a file that 'train' wrote",
     )
-    init: Literal["generator"] = Field(default="generator", description="where the object comes from")
     backend: Literal["auto"] = Field(default="auto", description="volume rendering by torch, the only one")
 
     @property

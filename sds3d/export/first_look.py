@@ -12,6 +12,8 @@ def check_start(config: AnyRenderer, nearest_camera: float) -> str:
     nearest_camera: smallest distance of a camera from the origin, world units.
     Raises: AssetError if the file cannot be read; ConfigError if cameras cannot look at what is in it.
     """
+    if config.kind == "triplane":  # made by a generator
+        return ""
     from sds3d.export.sketch.start import SUFFIXES
     from sds3d.export.sketch.start import check_start as check_sketch
 

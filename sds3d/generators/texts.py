@@ -124,6 +124,10 @@ class WithTable(Prior):
         rows = self.table.rows(texts)
         return self.prior.text(texts) if rows is None else rows.to(self.device)
 
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """Tell the prior."""
+        self.prior.begin_step(step, total_steps)
+
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the prior's predictions."""
         return self.prior.predict(queries)

@@ -78,7 +78,7 @@ def test_from_a_prompts_file_to_an_asset(tmp_path: Path, capsys: pytest.CaptureF
     prompts.write_text("a red apple\n\na blue apple\na red apple\n", encoding="utf-8")
     sizes = [
         "network.width=8", "network.channels=4", "network.hidden=8", "network.latent_size=4", "training.batch=1",
-        "views.0.size=16", "views.0.volume.samples=8", "cameras.views=2", "variety.seeds=1",
+        "views.0.size=16", "views.0.volume.samples=8", "cameras.views=2",
     ]  # fmt: skip
     run = tmp_path / "run"
     assert train("triplaneturbo-tiny", sizes, prompts=prompts, out=run, max_steps=1, device="cpu") == 0
