@@ -285,7 +285,10 @@ class FlowRecipe(AboutGenerator):
         default="discrete", description="total derivative: difference, or JVP"
     )
     step: float = Field(default=0.01, gt=0, lt=0.5, description="h of the discrete derivative")
-    norm: Literal["none", "sample", "rms"] = Field(default="sample", description="what limits the derivative")
+    norm: Literal["none", "sample", "rms", "limit"] = Field(
+        default="sample",
+        description="what limits the derivative: division by its length or rms, or by its rms only where that is above 1",
+    )
     matching_scale: float = Field(default=0.0, ge=0, le=1000, description="c of the teacher's guidance in VM")
     distillation_scale: float = Field(default=0.0, ge=0, le=1000, description="c of the teacher's guidance in VD")
     learning_rate: float = Field(default=1e-3, gt=0, le=1, description="of Adam")

@@ -8,7 +8,7 @@ are tokens [N, C], `t` [N] is the time of each token's sample, and `samples` [N]
 the size that limits the derivative needs it; losses are means over all tokens, as sparse flows are trained (microsoft/TRELLIS).
 
 Source: Zhou et al. 2025, "Few-step Flow for 3D Generation via Marginal-Data Transport Distillation" (arXiv 2509.04406) and
-Zanue/MDT-dist. Deviations: sigma_min (1e-5 there) is 0; `norm` "rms" and "none" are ours.
+Zanue/MDT-dist. Deviations: sigma_min (1e-5 there) is 0; `norm` "limit", "rms" and "none" are ours.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ from sds3d.errors import ConfigError
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """(x [N, ...], t [N]) -> velocity [N, ...]."""
 
-Norm = Literal["none", "sample", "rms"]
+Norm = Literal["none", "sample", "rms", "limit"]
 NORM_FLOOR = 0.1
 """Added to the length of the derivative (Zanue/MDT-dist)."""
+RMS_LIMIT = 1.0
+"""Of a derivative, for data and noise of about that size: a straight flow has none, and d = (v* - V) / t where V is exact."""
 
 
 def guided_velocity(prompted: Tensor, unprompted: Tensor, c: float) -> Tensor:
@@ -54,8 +56,8 @@ def said_and_derivative(
     (x - h velocity, t - h); or, for h None, exact by one JVP.
     """
     if h is None:
-        said, derivative = torch.func.jvp(student, (x, t), (velocity, torch.ones_like(t)))
-        return said, derivative
+        both = torch.func.jvp(student, (x, t), (velocity, torch.ones_like(t)))
+        return both[0], both[1]
     said = student(x, t)
     with torch.no_grad():
         return said, (said - student(x - h * velocity, t - h)) / h
@@ -64,6 +66,7 @@ def said_and_derivative(
 def limited(derivative: Tensor, norm: Norm, samples: Tensor | None = None) -> Tensor:
     """Return the derivative divided by its size in each sample plus `NORM_FLOOR`: its length, its rms, or not at all.
 
+    "limit" divides by the rms where that is above `RMS_LIMIT`, so that a derivative that is not in error is left alone.
     samples: [N] the sample of each row, for ragged ones; None: each row is one.
     """
     if norm == "none":
@@ -74,6 +77,8 @@ def limited(derivative: Tensor, norm: Norm, samples: Tensor | None = None) -> Te
     if samples is not None:  # there are at most as many samples as rows, so nothing has to be counted
         square, count = (torch.zeros_like(v).index_add(0, samples, v)[samples] for v in (square, count))
     size = (square if norm == "sample" else square / count).sqrt()
+    if norm == "limit":
+        return derivative / spread(size / RMS_LIMIT, derivative).clamp(min=1.0)
     return derivative / (spread(size, derivative) + NORM_FLOOR)
 
 

@@ -21,6 +21,9 @@ class ShapeLatents(nn.Module):
 
     def __init__(self, dim: int, size: int) -> None:
         super().__init__()
+        self.mean: Tensor
+        self.directions: Tensor
+        self.scale: Tensor
         self.dim, self.size = dim, size
         self.register_buffer("mean", torch.zeros(4 * size**3))
         self.register_buffer("directions", torch.zeros(4 * size**3, dim))

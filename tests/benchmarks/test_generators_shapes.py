@@ -72,16 +72,18 @@ def test_all_stages_follow_each_other(
     sizes = {"each": 1, "grid": 4, "dim": 3, "width": 8, "depth": 1, "steps": 2, "samples": 4, "nouns": "apple"}
     given = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
     monkeypatch.setattr("sys.argv", ["program", "--folder", str(tmp_path), *given, "--", "steps=2", "batch=4"])
-    monkeypatch.setattr(module, "named", lambda grids, words: (torch.ones(len(words)), torch.zeros(len(words))))
+    monkeypatch.setattr(module, "named", lambda grids, words, views: (torch.ones(len(words)), torch.zeros(len(words))))
     monkeypatch.setattr(module, "sheet", lambda *given: None)  # drawing is tested above
     module.main()
     rows = json.loads((tmp_path / "results.json").read_text())
-    assert [row["who"] for row in rows] == [
-        "training set", "teacher, 25 steps", "teacher, 2 steps", "teacher, 1 steps", "student, 2 steps", "student, 1 steps",
+    assert [(row["who"], row["steps"]) for row in rows] == [
+        ("teacher", 25), ("student", 1), ("student", 2), ("teacher", 1), ("teacher", 2), ("training set", 0),
     ]  # fmt: skip
     assert all(row["noun"] == 1.0 and row["colour"] == 0.0 and row["seed_distance"] > 0 for row in rows)
-    assert rows[1]["flow_s"] > rows[5]["flow_s"] and rows[5]["noun_change"] == 0.0
-    assert rows[0]["headings"] <= 4 and "student 2/2" in capsys.readouterr().out
+    assert rows[0]["flow_s"] > rows[1]["flow_s"] and rows[1]["noun_change"] == 0.0
+    assert rows[-1]["headings"] <= 4 and "student 2/2" in capsys.readouterr().out
+    module.main()
+    assert json.loads((tmp_path / "results.json").read_text()) == rows  # nothing is done twice
 
 
 def test_the_judge_names_what_is_drawn() -> None:

@@ -148,11 +148,13 @@ def test_times_guidance_and_limits() -> None:
     derivative = torch.full((1, 4), 2.0)
     torch.testing.assert_close(flow.limited(derivative, "sample"), derivative / 4.1)
     torch.testing.assert_close(flow.limited(derivative, "rms"), derivative / 2.1)
+    torch.testing.assert_close(flow.limited(derivative, "limit"), derivative / 2.0)
+    assert torch.equal(flow.limited(0.4 * derivative, "limit"), 0.4 * derivative)  # rms 0.8: nothing to limit
     with pytest.raises(ConfigError, match="both must be positive"):
         flow.euler_times(0)
 
 
-NORMS: tuple[flow.Norm, ...] = ("none", "sample", "rms")
+NORMS: tuple[flow.Norm, ...] = ("none", "sample", "rms", "limit")
 
 
 class Mixing(nn.Module):
