@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from renderers.base import Render, Renderer, optimiser_groups
+from renderers.bump import bent
 from renderers.conditions import condition_maps
 from renderers.fields.encodings import GridEncoding, geometric_resolutions
 from renderers.fields.networks import Mlp
-from renderers.gbuffer import from_mesh
+from renderers.gbuffer import MATERIAL, MaterialField, from_mesh
 from renderers.isosurface.crossings import check_surface
 from renderers.isosurface.geometry import adopt_shapes
 from renderers.meshes.edges import neighbours
@@ -35,10 +36,9 @@ from sds3d.shading.lights import open_light
 from sds3d.shading.occlusion import occluded
 from sds3d.shading.prefilter import Prefiltered
 
-CHANNELS = 5
-"""Of the material: base colour 3, roughness 1, metalness 1."""
 START = (0.0, 0.0, 0.0, 0.0, -2.0)
-"""Added before the sigmoid, so that a new material is mid grey, half rough, and hardly metal."""
+"""Added before the sigmoid, so that a new material is mid grey, half rough, and hardly metal: base colour 3, roughness 1,
+metalness 1. With `bump` three more channels follow, which turn the normal; they start at 0, which turns nothing."""
 Lights = Sequence[Prefiltered]
 
 
@@ -46,7 +46,7 @@ class PbrMeshRenderer(Renderer):
     """A mesh [V, 3], [F, 3] and the material on it.
 
     Args:
-        texture: from places to `CHANNELS` values in [0, 1].
+        texture: from places to values in [0, 1], as many as `START`, or 3 more with `config.bump`.
         seed: of the lights and of the points that regularisers compare; both follow from it and the number of steps
             taken, so a resumed run repeats them.
 
@@ -73,29 +73,33 @@ class PbrMeshRenderer(Renderer):
     # ---- what is seen
 
     def material_at(self, points: Tensor) -> dict[str, Tensor]:
-        """Return base colour [P, 3] (linear), roughness and metalness [P, 1] at points [P, 3] of the world."""
+        """Return base colour [P, 3] (linear), roughness and metalness [P, 1] at points [P, 3] of the world.
+
+        With `config.bump` also "bump" [P, 3] in [-1, 1], see `renderers.bump.bent`.
+        """
         nothing = points.new_zeros(len(points), dtype=torch.long)
         values = self.texture(Places(points, nothing, points))
         if not len(points):  # nothing in view; keeps the gradient defined
-            values = points.new_zeros(0, CHANNELS) + 0.0 * next(self.texture.parameters()).sum()
+            values = points.new_zeros(0, channels_of(self.config)) + 0.0 * next(self.texture.parameters()).sum()
         ranges = (self.config.base_colour, self.config.roughness, self.config.metallic)
-        parts = values.split((3, 1, 1), dim=1)
+        parts = values[:, : len(START)].split((3, 1, 1), dim=1)
         scaled = [low + (high - low) * part for part, (low, high) in zip(parts, ranges, strict=True)]
-        return dict(zip(("base_colour", "roughness", "metallic"), scaled, strict=True))
+        found = dict(zip(MATERIAL, scaled, strict=True))
+        return {**found, "bump": 2.0 * values[:, len(START) :] - 1.0} if self.config.bump else found
 
-    def gbuffer(self, cameras: Cameras) -> GBuffer:
-        """Return what cameras see: the material, and "openness" among the extras."""
+    def gbuffer(self, cameras: Cameras, paint: MaterialField | None = None) -> GBuffer:
+        """Return what cameras see: the material (`paint` in its place, if given), and "openness" among the extras."""
         beyond, normals, openness = self._geometry()
 
         def material(places: Places) -> dict[str, Tensor]:
-            found = self.material_at(places.position)
+            found = dict(paint(places)) if paint else self.material_at(places.position)
             corner = self.faces.index_select(0, places.face).flatten()
             normal = (places.weight[..., None] * normals.index_select(0, corner).view(-1, 3, 3)).sum(dim=1)
             point, normal = places.position.detach(), nn.functional.normalize(normal, dim=1)
             seen = torch.ones_like(found["roughness"]) if openness is None else openness.at(point, normal)
             return {**found, "openness": seen, "point": point}
 
-        return from_mesh(
+        seen = from_mesh(
             self.vertices,
             self.faces,
             material,
@@ -104,6 +108,9 @@ class PbrMeshRenderer(Renderer):
             beyond=beyond,
             backend=self.config.backend,
         )
+        if "bump" not in seen.extras:
+            return seen
+        return replace(seen, normal=bent(seen.normal, seen.extras["bump"], self.config.bump))
 
     def _geometry(self) -> tuple[Tensor, Tensor, Openness | None]:
         """Return neighbours of the faces, normals of the vertices and their sky; kept, for the mesh stays."""
@@ -192,10 +199,11 @@ class PbrMeshRenderer(Renderer):
         moved = at + noise - (noise * normal).sum(dim=1, keepdim=True) * normal
         apart = {}
         for name, there in self.material_at(moved).items():
-            here = getattr(seen, name).reshape(there.shape)
+            here = (seen.extras[name] if name in seen.extras else getattr(seen, name)).reshape(there.shape)
             apart[name] = ((here - there).abs().mean(dim=1, keepdim=True) * share).sum()
         yield "base_colour_smooth", apart["base_colour"]
-        yield "material_smooth", 0.5 * (apart["roughness"] + apart["metallic"])
+        rest = [term for name, term in apart.items() if name != "base_colour"]
+        yield "material_smooth", torch.stack(rest).mean()
 
     def after_step(self, step: int, optimiser: Any, render: Render) -> dict[str, float]:
         """Count the step: the next one has other lights."""
@@ -225,21 +233,27 @@ class PbrMeshRenderer(Renderer):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
+def channels_of(config: PbrMeshConfig) -> int:
+    """Return how many values a material has at a point."""
+    return len(START) + (3 if config.bump else 0)
+
+
 def material_texture(config: PbrMeshConfig, generator: torch.Generator) -> FieldTexture:
     """Return a new material in space: mid grey, half rough, hardly metal."""
-    kept = config.texture
+    kept, channels = config.texture, channels_of(config)
+    start = (*START, *[0.0] * (channels - len(START)))
     if kept.kind == "grid":
-        texture = FieldTexture(GridEncoding((kept.resolution,), CHANNELS, generator), None, config.radius)
+        texture = FieldTexture(GridEncoding((kept.resolution,), channels, generator), None, config.radius)
         with torch.no_grad():
             for table in texture.encoding.parameters():
-                table.add_(table.new_tensor(START))
+                table.add_(table.new_tensor(start))
         return texture
     resolutions = geometric_resolutions(kept.base_resolution, kept.finest_resolution, kept.levels)
     encoding = GridEncoding(resolutions, kept.channels, generator, kept.log2_table_size)
-    network = Mlp(encoding.out_channels, CHANNELS, generator, hidden=kept.hidden, layers=kept.layers, last_gain=0.1)
+    network = Mlp(encoding.out_channels, channels, generator, hidden=kept.hidden, layers=kept.layers, last_gain=0.1)
     with torch.no_grad():
         last = network.linears[-1].bias
-        last.add_(last.new_tensor(START))  # type: ignore[operator, arg-type]
+        last.add_(last.new_tensor(start))  # type: ignore[operator, arg-type]
     return FieldTexture(encoding, network, config.radius)
 
 

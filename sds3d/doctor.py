@@ -17,6 +17,7 @@ from sds3d.config.shipped import shipped
 from sds3d.errors import AssetError, Sds3dError
 from sds3d.export.usdz import probe_usd
 from sds3d.meshing.unwrap import probe_xatlas
+from sds3d.priors.catalog import catalog
 from sds3d.priors.folder import check_folder
 from sds3d.priors.places import here, hub_cache
 from sds3d.priors.source import CHECKSUMS
@@ -29,6 +30,7 @@ _EXTRAS = (
     ("viser", "view", "the page of view and generate --view"),
     ("tensorboard", "track", "training.loggers=[tensorboard]"),
     ("wandb", "track", "training.loggers=[wandb], kept offline"),
+    ("OpenEXR", "exr", "lights in .exr files; .hdr needs nothing"),
 )
 """Optional packages: name, the extra of this program that installs it, and what it is for."""
 
@@ -177,7 +179,7 @@ def _bundled(name: str, *parts: str) -> Check:
 
 
 def _models() -> Check:
-    names = [name for name in here() if name != "toybox"]
+    names = [name for name in here() if not catalog()[name].bundled]
     if names:
         return Check(name="fetched models", state="ok", detail=f"{', '.join(names)} in '{hub_cache()}'")
     fix = "optional: 'fetch --list' shows what there is; a GPU is advised"

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from renderers.base import Renderer
+from renderers.bump import bent
 from renderers.pbr_mesh import PbrMeshRenderer, material_texture
 from renderers.surface_conversion import sphere_mesh
 from sds3d.config import Recipe
@@ -109,11 +110,12 @@ def _renderer(mesh: Mesh, recipe: Recipe, number: int) -> PbrMeshRenderer:
 def with_textures(renderer: PbrMeshRenderer, mesh: Mesh, size: int) -> Mesh:
     """Return an unwrapped copy of the asset's `mesh` with pictures of its material, `size` texels a side.
 
-    Base colour in sRGB; metalness and roughness; occlusion where the configuration has it. The normals are those of the
-    vertices, so there is no picture of them.
+    Base colour in sRGB; metalness and roughness; occlusion and normals where the configuration has them. Without `bump` normals
+    are those of the vertices, so there is no picture of them.
     """
     from sds3d.meshing.bake import find_texels, paint
     from sds3d.meshing.unwrap import unwrap
+    from systems.radiance_to_pbr_export import tangent_normals
 
     flat = unwrap(mesh, size).mesh
     texels = find_texels(flat, size)
@@ -127,9 +129,14 @@ def with_textures(renderer: PbrMeshRenderer, mesh: Mesh, size: int) -> Mesh:
     occlusion: NDArray[Any] | None = None
     if renderer.config.occlusion:
         occlusion = paint(texels, renderer.openness_at(points, normals).cpu().numpy())
+    relief: NDArray[Any] | None = None
+    if "bump" in found:
+        turned = bent(normals.cpu(), torch.from_numpy(found["bump"]), renderer.config.bump).numpy()
+        relief = paint(texels, 0.5 + 0.5 * tangent_normals(flat, texels, normals.cpu().numpy(), turned))
     material = Material(
         base_color=linear_to_srgb(paint(texels, found["base_colour"])),
         metallic_roughness=paint(texels, packed),
+        normal=relief,
         occlusion=occlusion,
     )
     return replace(flat, material=material)

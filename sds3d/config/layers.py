@@ -15,8 +15,11 @@ from sds3d.errors import ConfigError, nearest
 
 FOR_MOTION = "for_motion"
 """Key of a layer: further keys for stages that move."""
+FOR_CONDITIONS = "for_conditions"
+"""Key of a layer: further keys for stages whose renderer draws condition pictures for ControlNets."""
 FOR_RENDERER = "for_renderer"
 """Key of a layer, above all of an overlay: further keys for recipes whose renderer is of a certain kind."""
+_SELECTORS = (FOR_RENDERER, FOR_CONDITIONS, FOR_MOTION)
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,7 @@ def stacked(layers: Sequence[Layer]) -> dict[str, Any]:
     for name in names:
         stage: dict[str, Any] = {}
         for layer in layers:
-            shared = {
-                key: value
-                for key, value in layer.data.items()
-                if key in (*Stage.model_fields, FOR_RENDERER, FOR_MOTION)
-            }
+            shared = {key: value for key, value in layer.data.items() if key in (*Stage.model_fields, *_SELECTORS)}
             for data in (shared, _stages(layer).get(name) or {}):
                 stage = _put(stage, Layer(layer.origin, data), Stage)
         stages[name] = stage
@@ -74,7 +73,7 @@ def _put(below: dict[str, Any], layer: Layer, model: Model) -> dict[str, Any]:
     With another kind of renderer all goes that meant the old one: its keys, and the sections named after its parameters
     and loss terms.
     """
-    data = {key: value for key, value in layer.data.items() if key not in ("stages", FOR_RENDERER, FOR_MOTION)}
+    data = {key: value for key, value in layer.data.items() if key not in ("stages", *_SELECTORS)}
     if _kind(data, "") not in ("", _kind(below)):
         below = {key: value for key, value in below.items() if key not in ("renderer", "regularisers")}
         if isinstance(below.get("optimiser"), dict):
@@ -89,6 +88,9 @@ def _put(below: dict[str, Any], layer: Layer, model: Model) -> dict[str, Any]:
                 path=FOR_RENDERER,
             )
     merged = merge(merged, special.get(_kind(merged)) or {}, layer.origin, model)
+    drawn = merged.get("renderer")
+    if isinstance(drawn, dict) and drawn.get("conditions"):
+        merged = merge(merged, layer.data.get(FOR_CONDITIONS) or {}, layer.origin, model)
     moves = isinstance(merged.get("motion"), dict)
     return merge(merged, layer.data.get(FOR_MOTION) or {}, layer.origin, model) if moves else merged
 

@@ -60,7 +60,7 @@ class PbrMeshConfig(Config):
 
     REGULARISERS: ClassVar[dict[str, str]] = {
         "base_colour_smooth": "mean difference of base colour at points a little apart (jitter)",
-        "material_smooth": "mean difference of roughness and metalness at points a little apart (jitter)",
+        "material_smooth": "mean difference of roughness, metalness and bump at points a little apart (jitter)",
     }
     """Loss terms: the keys of `regularisers`."""
 
@@ -82,6 +82,12 @@ class PbrMeshConfig(Config):
     base_colour: Range = Field(default=(0.03, 0.97), description="[lowest, highest] base colour, linear")
     roughness: Range = Field(default=(0.1, 0.95), description="[lowest, highest] roughness")
     metallic: Range = Field(default=(0.0, 0.9), description="[lowest, highest] metalness; [0, 0]: no metals")
+    bump: float = Field(
+        default=0.0,
+        ge=0,
+        le=2,
+        description="how far the material may turn normals, as a slope; exported as a normal map; 0: not at all",
+    )
     lights: tuple[Annotated[str, AfterValidator(_light)], ...] = Field(
         default=("studio", "sunset", "overcast", "noon", "ring"),
         min_length=1,

@@ -11,9 +11,10 @@ from sds3d.config.base import Config
 from sds3d.config.shipped import shipped
 from sds3d.priors.catalog import find_entry
 from sds3d.priors.video.settings import VideoSettings
+from sds3d.schedule import Schedule, bounded
 
 BUNDLED = "toybox"
-Strength = Annotated[float, Field(ge=0, le=10)]
+Strength = Annotated[Schedule, bounded(0, 10)]
 
 
 class PriorConfig(Config):
@@ -48,7 +49,7 @@ class PriorConfig(Config):
         default=(), max_length=8, description="ControlNets beside the model: names of the catalog or folders"
     )
     control_scales: tuple[Strength, ...] = Field(
-        default=(), max_length=8, description="strength of each ControlNet; empty: 1 for all"
+        default=(), max_length=8, description="strength of each ControlNet, a number or a schedule; empty: 1 for all"
     )
     image: str = Field(
         default="", max_length=4096, description="reference picture, for models that show other views of one (zero123)"

@@ -164,6 +164,7 @@ class Guidance:
                 "choose a method that makes new pictures, for example 'sds'.",
                 path="guidance.method",
             )
+        self.prior.begin_step(step, self.total_steps)
         last_t = self.prior.num_timesteps - 1 if draws.t.is_meta else int(draws.t.max())
         words = Words(self.prior, prompt, cameras.to(z0.device), control)
         clock = Clock(step, self.total_steps)

@@ -91,6 +91,10 @@ class Prior(ABC):
     def predict(self, queries: Sequence[Query]) -> list[Tensor]:
         """Return the noise prediction (epsilon form, float32, no graph) of each query, in one batched network call."""
 
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """Hear which step of how many is next, for what follows a schedule inside a prior; numbers of the host only."""
+        return None
+
     def latent_shape(self) -> tuple[int, int, int]:
         """Return (C, h, w) of the latents of a square picture, found by encoding a grey one."""
         grey = torch.full((1, self.image_size, self.image_size, 3), 0.5, device=self.device)

@@ -14,6 +14,7 @@ from sds3d.priors.folder import check_network
 from sds3d.priors.loading import Network, load_network
 from sds3d.priors.memory import MemorySwitches, set_up_denoiser
 from sds3d.priors.unet_prior import resized
+from sds3d.schedule import Schedule
 
 _SHARED = ("in_channels", "cross_attention_dim", "block_out_channels", "layers_per_block", "addition_embed_type")
 """What a ControlNet and the UNet it was made for have in common."""
@@ -25,22 +26,29 @@ class ControlNets:
     Attributes:
         channels: sum of the condition channels of all networks: 3 for a depth or normal ControlNet (repeat depth three
             times), 22 for DreamMat's light condition (depth 1, normal 3, six renders of 3).
-        scales: strength of each network; may be changed during a run.
+        schedules: strength of each network over a run.
+        scales: strength of each network now, numbers of the host; `at` sets them.
 
     Source: arXiv 2302.05543; diffusers' StableDiffusionControlNetPipeline without "guess mode". All predictions of a
     method get the same condition, as DreamMat (arXiv 2405.17176) found necessary.
     """
 
-    def __init__(self, networks: Sequence[Network], scales: Sequence[float] = ()):
+    def __init__(self, networks: Sequence[Network], scales: Sequence[Schedule | float] = ()):
         self.networks = list(networks)
-        self.scales = list(scales) or [1.0] * len(self.networks)
-        if len(self.scales) != len(self.networks):
+        given = list(scales) or [1.0] * len(self.networks)
+        self.schedules = [scale if isinstance(scale, Schedule) else Schedule.constant(scale) for scale in given]
+        self.scales = [schedule.at(0, 1) for schedule in self.schedules]
+        if len(self.schedules) != len(self.networks):
             raise ConfigError(
-                f"{len(self.scales)} strengths are given for {len(self.networks)} ControlNets. Give one a network.",
+                f"{len(self.schedules)} strengths are given for {len(self.networks)} ControlNets. Give one a network.",
                 path="prior.control_scales",
             )
         self.sizes = [int(network.config["conditioning_channels"]) for network in self.networks]
         self.channels = sum(self.sizes)
+
+    def at(self, step: int, total_steps: int) -> None:
+        """Take the strengths of `step` (from 0) of a run of `total_steps`."""
+        self.scales = [schedule.at(step, total_steps) for schedule in self.schedules]
 
     def __call__(
         self, control: Tensor | None, image_size: int, sample: Tensor, t: Tensor, conditions: dict[str, Any]
@@ -68,7 +76,7 @@ class ControlNets:
 
 def load_controlnets(
     paths: Sequence[Path | str],
-    scales: Sequence[float],
+    scales: Sequence[Schedule | float],
     unet: Any,
     device: torch.device,
     dtype: torch.dtype,

@@ -18,6 +18,7 @@ from sds3d.priors.memory import MemorySwitches, set_up_autoencoder, set_up_denoi
 from sds3d.priors.text_encoders import READINGS, TextEncoders
 from sds3d.priors.text_store import TextStore
 from sds3d.priors.unet_prior import UNetPrior, check_unet, refusal
+from sds3d.schedule import Schedule
 
 AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
 READING_OF = {None: "stable-diffusion", "text": "stable-diffusion", "text_time": "stable-diffusion-xl"}
@@ -53,7 +54,7 @@ class LatentDiffusionPrior(UNetPrior):
         *,
         clip_skip: int | None = None,
         controlnets: Sequence[Path | str] = (),
-        control_scales: Sequence[float] = (),
+        control_scales: Sequence[Schedule | float] = (),
         switches: MemorySwitches | None = None,
         store: TextStore | None = None,
     ) -> LatentDiffusionPrior:
@@ -66,7 +67,7 @@ class LatentDiffusionPrior(UNetPrior):
                 float16 is raised to float32 where the autoencoder's configuration says force_upcast.
             clip_skip: last layers of the text encoders to leave out; None: what the folder's sds3d.json says, or 0.
             controlnets: folders of diffusers ControlNetModels, which share the channels of `Query.control` in order.
-            control_scales: strength of each, 1 by default.
+            control_scales: strength of each, a number or a schedule of the run; 1 by default.
             switches: memory switches.
             store: remembers texts, by default the folder's own. Large text encoders are loaded with the first text the
                 store does not know.

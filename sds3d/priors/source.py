@@ -268,7 +268,7 @@ def _no_model(folder: Path) -> str:
 
 def _entry_of(path: Path) -> Entry | None:
     """Return the catalog's entry of a folder inside the hub's cache or written by `fetch --to`, else None."""
-    for name in ("toybox", "toybox-clips", "toybox-motion"):
+    for name in ("toybox", "toybox-clips", "toybox-motion", "toybox-light"):
         if path.resolve() == shipped("assets", "priors", name).resolve():
             return find_entry(name)
     found = re.search(r"models--([^/\\]+)", str(path))

@@ -81,6 +81,11 @@ class UNetPrior(Prior):
         """Forget the text encoders, which are seldom needed twice; a text not seen before loads them again."""
         self.text_encoders.free()
 
+    def begin_step(self, step: int, total_steps: int) -> None:
+        """Give the ControlNets the strength they have in `step`."""
+        if self.control is not None:
+            self.control.at(step, total_steps)
+
     def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return (alpha, sigma), [B, 1, 1, 1] float32 each."""
         return self.levels.at(t)

@@ -37,7 +37,7 @@ def test_overlays_change_only_keys_the_schema_has() -> None:
     paths = set(all_paths(Recipe))
     for file in overlay_files().values():
         data = plain_yaml.read(file)
-        special = [*data.pop("for_renderer", {}).values(), data.pop("for_motion", {})]
+        special = [*data.pop("for_renderer", {}).values(), data.pop("for_motion", {}), data.pop("for_conditions", {})]
         pending = [("", section) for section in (*special, data)]
         while pending:
             prefix, section = pending.pop()

@@ -95,10 +95,18 @@ def test_optional_packages_are_told_with_what_installs_them(monkeypatch: pytest.
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: object() if is_there else None)
     monkeypatch.setattr(hardware, "versions", lambda names: dict.fromkeys(names, "1.2"))
     rows = {row.name: row for row in (doctor._extra(*extra) for extra in doctor._EXTRAS)}
-    assert set(rows) == {"ray", "viser", "tensorboard", "wandb"}
+    assert set(rows) == {"ray", "viser", "tensorboard", "wandb", "OpenEXR"}
     assert {row.state for row in rows.values()} == {"ok" if is_there else "off"}, "nothing needs them"
     if is_there:
         assert rows["viser"].detail == "1.2 (the page of view and generate --view)" and rows["viser"].fix == ""
     else:
         assert rows["ray"].fix == "pip install 'sds3d[batch]' (or: pip install ray)"
         assert "[track]" in rows["wandb"].fix and "[track]" in rows["tensorboard"].fix
+        assert rows["OpenEXR"].fix == "pip install 'sds3d[exr]' (or: pip install OpenEXR)"
+
+
+def test_what_ships_is_not_counted_as_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "here", lambda: ["toybox", "toybox-clips", "toybox-motion"])
+    assert doctor._models().state == "off"
+    monkeypatch.setattr(doctor, "here", lambda: ["toybox", "sd15"])
+    assert doctor._models().state == "ok" and doctor._models().detail.startswith("sd15 in ")

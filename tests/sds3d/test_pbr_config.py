@@ -17,7 +17,8 @@ def test_names_of_lights_are_those_that_ship():
 def test_dreammat_asks_for_the_channels_of_its_network():
     recipe = load_recipe("dreammat")
     assert recipe.renderer.control_channels == 22 and recipe.renderer.conditions == ("depth", "normal", "light")
-    assert load_recipe("dreammat", ["tiny"]).renderer.conditions == ()
+    assert load_recipe("dreammat", ["tiny"]).renderer.conditions == recipe.renderer.conditions
+    assert load_recipe("fantasia3d-appearance", ["tiny"]).renderer.conditions == ()
     assert recipe.guidance.method == "csd" and load_recipe("fantasia3d-appearance").guidance.method == "sds"
 
 

@@ -16,6 +16,7 @@ from sds3d.guidance.methods import METHODS
 from sds3d.priors.base import Query
 from sds3d.priors.latent_diffusion import LatentDiffusionPrior
 from sds3d.prompts import Prompt
+from sds3d.schedule import Schedule
 
 Make = Callable[..., Path]
 
@@ -118,6 +119,25 @@ def test_one_call_a_network_and_a_batch_is_single_samples(
     torch.testing.assert_close(prior.predict(parts[1:2])[0], whole[1:2], atol=1e-5, rtol=1e-5)
     prior.control.scales = [0.0]
     assert (prior.predict([asked])[0] - whole).abs().max() > 1e-3, "the strength may change during a run"
+
+
+def test_the_strength_follows_its_schedule_and_a_step_asks_for_its_own(
+    sd_folder: Path, controlnet_folder: Make
+) -> None:
+    """DreamMat's: 1 for 700 steps, then 0.8; a resumed run begins in the middle, so each step says where it is."""
+    falling = Schedule(clock="step", points=((0, 1), (700, 0.8)), interpolation="step")
+    paths = [controlnet_folder(sd_folder, 22)]
+    prior = LatentDiffusionPrior.from_folder(sd_folder, controlnets=paths, control_scales=[falling])
+    assert prior.control is not None
+    guide = Guidance(prior, METHODS["csd"].config.model_validate({}), 1000)
+    z0, control = torch.rand(2, 4, 8, 8, generator=torch.Generator().manual_seed(2)), query(prior, 22).control
+    draws = guide.draw(z0, 0, torch.Generator().manual_seed(3))
+    found = {}
+    for step in (800, 699, 700, 0):
+        found[step], _ = guide.gradient(z0, Prompt(text="a red mug"), turntable(2, 16), step, draws, control=control)
+        assert prior.control.scales == [1.0 if step < 700 else 0.8]
+    assert torch.equal(found[0], found[699]) and torch.equal(found[700], found[800])
+    assert (found[0] - found[700]).abs().max() > 1e-4
 
 
 def test_a_step_gives_the_condition_to_every_prediction(

@@ -21,6 +21,7 @@ from sds3d.priors.latent_diffusion import LatentDiffusionPrior
 from sds3d.priors.open import LOADERS, _arguments, open_prior, remember_texts
 from sds3d.priors.source import NETWORKS, PIPELINES, SOURCE_FILE, check_prior, locate
 from sds3d.prompts import Prompt
+from sds3d.schedule import Schedule
 
 COMMIT = "a" * 40
 
@@ -185,7 +186,7 @@ def test_controlnets_are_found_and_recorded(tmp_path: Path, kl_folder: Path) -> 
     config = PriorConfig(path=str(kl_folder), controlnets=(str(control),), control_scales=(0.5,))
     source = check_prior(config)
     assert [other.path for other in source.others] == [control]
-    assert _arguments(source, config)["control_scales"] == (0.5,)
+    assert _arguments(source, config)["control_scales"] == (Schedule.constant(0.5),)
 
 
 def test_another_autoencoder_joins_without_copies(
@@ -278,6 +279,8 @@ def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytes
 def test_strengths_belong_to_controlnets() -> None:
     with pytest.raises(ValueError, match="1 strengths for 0 controlnets"):
         PriorConfig(control_scales=(1.0,))
+    with pytest.raises(ValueError, match=r"the value 11 is out of range: allowed is \[0, 10\]"):
+        PriorConfig(controlnets=("a",), control_scales=({"clock": "step", "points": [[0, 1], [9, 11]]},))
 
 
 @pytest.mark.slow
