@@ -104,6 +104,8 @@ def generate(
 def resume(run: RunArgument) -> int:
     """Continue a run that was interrupted, from its last checkpoint; the result is the same as without the break."""
     opened = runs.open_run(run, needs_checkpoint=False)  # one that was killed at once starts from the beginning
+    if distil_verb.is_distilled(opened):
+        return distil_verb.go_on(run)
     if opened.read_info().get("status") == "done":
         raise ConfigError(
             f"The run '{run}' is finished, there is nothing to resume. For a longer one: {PROGRAM} generate "

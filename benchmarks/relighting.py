@@ -2,10 +2,12 @@
 [--methods NAME,...] [--quick] [--scale SHARE] [--size PX] [--views N] [--count N] [--cache DIR] [--rows DIR] [--docs DIR].
 
 Three rows a scene: radiance_to_pbr ("progressive"), the same steps with the physical picture alone ("physics"), and with
-baked colours alone ("radiance", which cannot be relit). The table shows views nobody trained on (PSNR in decibels, SSIM),
-the same views under two lights nobody trained with, the error of normals in degrees, the mean errors of base colour (after
-scaling by the median of each channel), roughness and metalness, the mean of the progress map where a light map explains the
-truth (within 0.02) and where it does not (off by more than 0.08: shadows, reflections of neighbours), and CPU seconds.
+baked colours alone ("radiance", which cannot be relit). "mesh" and "mesh-physics", if asked for, are the first two on the
+true surface of the scene, which is given and stays, so materials and light alone are learnt; "mesh-hull" is "mesh" on the
+visual hull. The table shows views nobody trained on (PSNR in decibels, SSIM), the same views under two lights nobody trained
+with, the error of normals in degrees, the mean errors of base colour (after scaling by the median of each channel),
+roughness and metalness, the mean of the progress map where a light map explains the truth (within 0.02) and where it does
+not (off by more than 0.08: shadows, reflections of neighbours), and CPU seconds.
 A fourth row, "known", is no method: true geometry, materials and lights, shaded by the split sum without shadows. It is what
 no method that explains pictures by a distant light can be expected to pass.
 
@@ -42,6 +44,8 @@ from systems.radiance_to_pbr_run import make
 from systems.radiance_to_pbr_source import CACHE, Start, open_source
 
 METHODS = ("progressive", "physics", "radiance")
+ON_MESHES = {"mesh": ("progressive", "own"), "mesh-physics": ("physics", "own"), "mesh-hull": ("progressive", "hull")}
+"""Rows of the mesh variant, the method and the surface of each."""
 QUICK = (
     "shading.light_resolution=8",
     "stages.raw.steps=80",
@@ -74,8 +78,10 @@ TITLES = ("PSNR", "SSIM", "relit", "SSIM", "normal", "albedo", "rough", "metal",
 
 def recipe(method: str, scene: str, given: argparse.Namespace) -> MaterialsConfig:
     """Return the shipped recipe for one scene and method, its stages times `given.scale`."""
+    kind, surface = ON_MESHES.get(method, (method, "none"))
     keys = [
-        f"method={method}",
+        f"method={kind}",
+        f"surface.init={surface}",
         f"source.path=toybox:{scene}",
         f"source.size={given.size}",
         f"source.views={given.views}",
@@ -136,7 +142,8 @@ def one(scene: str, method: str, start: Start, given: argparse.Namespace) -> tup
     if method == "known":
         row, pictures = known(scene, views)
     else:
-        system, seconds = train(recipe(method, scene, given), start)
+        config = recipe(method, scene, given)
+        system, seconds = train(config, open_source(config, given.cache) if method in ON_MESHES else start)
         measured = measure(system, views)
         numbers = measured.numbers | split_progress(scene, measured, views)
         row, pictures = Row(scene, method, numbers, seconds), pictures_of(measured, views)

@@ -140,20 +140,30 @@ def pictures_of(measured: Measured, views: ViewSet) -> dict[str, Tensor]:
 
 
 def write_docs(folder: Path, table: str, record: str, pictures: dict[str, dict[str, Tensor]]) -> None:
-    """Write table.md, rows.json, sheet.png (a line a scene, of the method) and progress.png into `folder`."""
+    """Write table.md, rows.json, sheet.png (a line a scene, of the method) and progress.png into `folder`.
+
+    Rows of the mesh variant, if there are any, have sheets of their own: mesh-sheet.png, mesh-progress.png.
+    """
     from sds3d.export.atomic import write_bytes
-    from sds3d.export.sheet import write_contact_sheet
 
     folder.mkdir(parents=True, exist_ok=True)
     write_bytes(folder / "table.md", f"```\n{table}\n```\n".encode())
     write_bytes(folder / "rows.json", record.encode())
-    mine = {key.split("/")[0]: shown for key, shown in pictures.items() if key.endswith("/progressive")}
-    if not mine:
-        return
+    for method, prefix in (("progressive", ""), ("mesh", "mesh-")):
+        mine = {key.split("/")[0]: shown for key, shown in pictures.items() if key.endswith(f"/{method}")}
+        if mine:
+            _write_sheets(folder, prefix, mine)
+
+
+def _write_sheets(folder: Path, prefix: str, mine: dict[str, dict[str, Tensor]]) -> None:
+    """Write the pictures of scenes, by their names, as two pages."""
+    from sds3d.export.sheet import write_contact_sheet
+
     relit = [name for name in next(iter(mine.values())) if name not in SHOWN]
     sheets = {"sheet": (*SHOWN, *relit), "progress": ("truth", "mixture", "baked", "physical", "progress")}
     for name, columns in sheets.items():
         cells = [shown[column] for shown in mine.values() for column in columns]
         labels = [f"{scene}: {column}" if column == columns[0] else column for scene in mine for column in columns]
         upscale = max(1, round((96 if name == "sheet" else 160) / cells[0].shape[0]))
-        write_contact_sheet(folder / f"{name}.png", torch.stack(cells).numpy(), len(columns), labels, upscale=upscale)
+        file = folder / f"{prefix}{name}.png"
+        write_contact_sheet(file, torch.stack(cells).numpy(), len(columns), labels, upscale=upscale)

@@ -132,6 +132,18 @@ def record(config: MaterialsConfig) -> dict[str, Any]:
     }
 
 
+def is_distilled(run: runs.RunFolder) -> bool:
+    """Return whether a run is one of this verb, by its recipe."""
+    from sds3d.config import plain_yaml
+
+    return plain_yaml.read(run.recipe_file).get("kind") == MaterialsConfig.model_fields["kind"].default
+
+
+def go_on(folder: Path) -> int:
+    """Do what is left of the run in `folder`, as `distil --out FOLDER --resume` does; return the exit code."""
+    return _carry_out(*_resumed(None, False, folder))
+
+
 def _resumed(source: str | None, is_changed: bool, out: Path | None) -> tuple[runs.RunFolder, MaterialsConfig]:
     """Return the run to go on with and its recipe. Raises: ConfigError, AssetError."""
     if out is None:

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from renderers.gaussians.materials import CLOUD_GROUPS, MATERIAL_GROUPS, MaterialGaussians
+from renderers.gaussians.materials import CLOUD_GROUPS, MaterialGaussians
 from renderers.gaussians.parameters import Gaussians
 from renderers.gaussians.propagation import disturb_colours, propagate_normals, relocate_faint
 from renderers.gaussians.visibility import Visibility
 from renderers.gbuffer import normals_from_depth
+from renderers.material_surface import MaterialSurface
 from sds3d.cameras import Cameras
 from sds3d.config.materials import MaterialsConfig
 from sds3d.datasets.view_set import ViewSet
@@ -33,6 +34,8 @@ from sds3d.shading.environment import EnvironmentLight
 from sds3d.shading.gbuffer import GBuffer
 from sds3d.shading.prefilter import Prefiltered
 from systems import radiance_to_pbr_losses as losses
+from systems.radiance_to_pbr_mesh import stand_ins, start_values
+from systems.radiance_to_pbr_release import release
 from systems.radiance_to_pbr_stages import Stage, apply_rates, plan, rates
 from systems.randomness import generator_for
 
@@ -59,19 +62,21 @@ class Shown:
 
 
 class RadianceToPbr(nn.Module):
-    """A cloud with materials, the light it was seen under, and the machine of stages.
+    """A cloud with materials, or a mesh with them, the light it was seen under, and the machine of stages.
 
     Args:
-        config: the recipe. gaussians: where the cloud starts; copied.
+        config: the recipe. start: where the cloud starts, copied; or a mesh (`material_surface`), taken as it is.
     """
 
-    def __init__(self, config: MaterialsConfig, gaussians: Gaussians) -> None:
+    cloud: MaterialGaussians | MaterialSurface
+
+    def __init__(self, config: MaterialsConfig, start: Gaussians | MaterialSurface) -> None:
         super().__init__()
         self.config = config
-        start = {name: getattr(config, f"{name}_start") for name in MATERIAL_GROUPS}
-        if config.method == "physics":  # all in the middle
-            start |= dict.fromkeys(("base_colour", "roughness", "metallic"), 0.5)
-        self.cloud = MaterialGaussians(gaussians, config.cloud.sh_degree, start, config.cloud.backend)
+        if isinstance(start, MaterialSurface):
+            self.cloud = start
+        else:
+            self.cloud = MaterialGaussians(start, config.cloud.sh_degree, start_values(config), config.cloud.backend)
         shading = config.shading
         self.light = EnvironmentLight.constant(
             shading.light_start, shading.light_resolution, activation="exp", learnable=True
@@ -82,6 +87,11 @@ class RadianceToPbr(nn.Module):
         self.step = 0
         groups = [*self.cloud.parameter_groups(), {"params": list(self.light.parameters()), "lr": 0.0, "name": "light"}]
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the asset lies."""
+        return self.light.values.device
 
     @property
     def stage(self) -> Stage:
@@ -155,7 +165,7 @@ class RadianceToPbr(nn.Module):
     def losses(self, views: ViewSet, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of the present stage on the views `rows` [K], and its terms, unweighted."""
         stage, weights = self.stage, self.config.weights
-        device = self.cloud.means.device
+        device = self.device
         background = torch.rand(len(rows), 3, generator=generator).to(device)
         rows = rows.to(device)
         cameras, mask = views.cameras[rows], views.alpha[rows]
@@ -166,9 +176,11 @@ class RadianceToPbr(nn.Module):
         terms = {"photometric": losses.photometric(picture, wanted, weights.dssim)}
         terms["mask"] = (gbuffer.alpha - mask).square().mean()
         terms["flat"] = self.cloud.flatness
-        if weights.normal:
+        if weights.normal and isinstance(self.cloud, MaterialGaussians):  # a given surface cannot turn
             depth_normal = normals_from_depth(_depth(gbuffer, cameras), cameras)
             terms["normal"] = losses.normal_consistency(gbuffer.normal, depth_normal, gbuffer.alpha)
+        if stage.progress != 0.0 and isinstance(self.cloud, MaterialSurface):
+            terms["jitter"] = self.cloud.variation(generator, stage.progress)
         if stage.draws:
             terms["white"] = self.light.whiteness()
             if stage.progress is None:
@@ -203,32 +215,25 @@ class RadianceToPbr(nn.Module):
         """Do what happens once, before the first step of a stage."""
         config = self.config
         if config.method == "progressive" and stage.name == "diffuse":
-            start: Any = config.metallic_start
-            if config.metallic_from_progress:
-                start = self.cloud.progress.sigmoid().clamp(0.05, 0.95)
-            self.cloud.fill_("metallic", start)
+            release(self.cloud, config)
         is_time = stage.name in ("diffuse", "joint") and config.method != "radiance"
         if config.shading.visibility and is_time and not self.visibility.is_baked:
             cloud = self.cloud
+            if isinstance(cloud, MaterialSurface):
+                points = cloud.scatter(config.cloud.count, generator_for(config.seed, "start", 1))
+                cloud = stand_ins(*points, config)
             self.visibility.bake(cloud.means, cloud.quats, cloud.scales, cloud.opacities, cloud.backend)
 
     def _shake(self, stage: Stage, generator: torch.Generator) -> None:
         """Move faint Gaussians in stage raw, and propagate normals in stage specular, where it is time."""
-        done, cloud, config = self.step - stage.start + 1, self.config.cloud, self.config.propagation
-        is_first = stage is self.stages[0]
-        if (
-            is_first
-            and cloud.relocate_every
-            and done % cloud.relocate_every == 0
-            and done < 0.8 * (stage.stop - stage.start)
-        ):
+        if isinstance(self.cloud, MaterialSurface):
+            return
+        done, every, config = self.step - stage.start + 1, self.config.cloud.relocate_every, self.config.propagation
+        is_early = stage is self.stages[0] and done < 0.8 * (stage.stop - stage.start)
+        if is_early and every and done % every == 0:
             relocate_faint(self.cloud, self.optimiser, FAINT, generator)
-        if (
-            self.config.method == "progressive"
-            and stage.name == "specular"
-            and config.every
-            and done % config.every == 0
-        ):
+        is_specular = self.config.method == "progressive" and stage.name == "specular"
+        if is_specular and config.every and done % config.every == 0:
             propagate_normals(self.cloud, self.optimiser, config)
             disturb_colours(self.cloud, self.optimiser, config, generator)
 
@@ -238,13 +243,12 @@ class RadianceToPbr(nn.Module):
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take over what `state` returned, of a system with the same recipe."""
-        module = state["module"]
-        count = len(module["cloud.means"])
-        if count != self.cloud.count:
-            self.cloud.resize_(count)
+        module, cloud = state["module"], self.cloud
+        if isinstance(cloud, MaterialGaussians) and len(module["cloud.means"]) != cloud.count:
+            cloud.resize_(len(module["cloud.means"]))
             for group in self.optimiser.param_groups:
                 if group["name"] in CLOUD_GROUPS:
-                    group["params"] = [getattr(self.cloud, group["name"])]
+                    group["params"] = [getattr(cloud, group["name"])]
         self.load_state_dict(module)
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = int(state["step"])

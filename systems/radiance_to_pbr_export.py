@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from renderers.gaussians.materials import MaterialGaussians
 from sds3d.cameras import Cameras
 from sds3d.config.materials import MaterialsConfig
 from sds3d.datasets.rendered import spread
@@ -21,6 +22,7 @@ from sds3d.meshing.bake import Texels, find_texels, paint
 from sds3d.meshing.mesh import Material, Mesh
 from sds3d.shading import sh
 from systems.radiance_to_pbr import RadianceToPbr
+from systems.radiance_to_pbr_mesh import with_textures
 
 VIEWS, SIZE = 32, 192
 """Pictures that textures are projected from, and their side in pixels."""
@@ -32,6 +34,8 @@ Array = NDArray[Any]
 def splats_of(system: RadianceToPbr) -> tuple[Splats, SplatMaterials]:
     """Return the cloud as plain arrays: baked colours with their harmonics, and materials."""
     cloud = system.cloud
+    if not isinstance(cloud, MaterialGaussians):
+        raise TypeError("a mesh has no splats")
     array = {
         name: getattr(cloud, name).detach().cpu().numpy() for name in ("means", "quats", "log_scales", "opacity_logits")
     }
@@ -84,7 +88,7 @@ def textured_mesh(system: RadianceToPbr, mesh: Mesh, size: int) -> Mesh:
 def project(system: RadianceToPbr, places: Tensor, normals: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Return [P, 8] base colour, roughness, metalness and world normals as the cameras see surface points [P, 3], and the
     weight [P, 1] with which they were seen."""
-    device = system.cloud.means.device
+    device = system.device
     places, normals = places.to(device), normals.to(device)
     total, weight = places.new_zeros(len(places), 8), places.new_zeros(len(places), 1)
     for row in range(len(cameras)):
@@ -133,7 +137,7 @@ def openness(system: RadianceToPbr, places: Tensor, normals: Tensor) -> Tensor:
     """Return [P, 1] in [0, 1], the cosine-weighted share of the sky that surface points see; 1 without a baked visibility."""
     if not system.visibility.is_baked:
         return torch.ones(len(places), 1)
-    device = system.cloud.means.device
+    device = system.device
     even = torch.zeros(9, 1, device=device)
     even[0] = 2.0 * torch.pi**0.5  # light 1 from everywhere
     visibility = system.visibility.at(places.to(device), normals.to(device))
@@ -151,13 +155,17 @@ def extract_mesh(system: RadianceToPbr, config: MaterialsConfig, resolution: int
 
 
 def export_all(folder: Path, system: RadianceToPbr, resolution: int = 96) -> list[Path]:
-    """Write splats.ply (with materials), mesh.glb (with textures) and light.hdr into `folder`; return their paths."""
+    """Write splats.ply (with materials; not of a mesh), mesh.glb (with textures) and light.hdr; return their paths."""
     from sds3d.export.mesh import write_mesh
     from sds3d.shading.hdri import write_hdr
 
-    written = [write_splats(folder / "splats.ply", system)]
+    is_cloud, size = isinstance(system.cloud, MaterialGaussians), system.config.texture_size
+    written = [write_splats(folder / "splats.ply", system)] if is_cloud else []
     if system.config.method != "radiance":
-        mesh = textured_mesh(system, extract_mesh(system, system.config, resolution), system.config.texture_size)
+        if is_cloud:
+            mesh = textured_mesh(system, extract_mesh(system, system.config, resolution), size)
+        else:
+            mesh = with_textures(system, size)
         written.append(write_mesh(folder / "mesh.glb", mesh))
         with torch.no_grad():
             image = system.light.latlong(4 * system.config.shading.light_resolution).cpu()

@@ -18,6 +18,8 @@ from systems.radiance_to_pbr import RadianceToPbr, Shown
 
 SOLID = 0.5
 """Pixels of at least this coverage count when materials are compared."""
+TURN_STEPS, TURN_SIZE = 24, 160
+"""Pictures of the turning light, and their side in pixels."""
 _CHUNK = 4
 
 
@@ -67,7 +69,7 @@ def measure(system: RadianceToPbr, views: ViewSet) -> Measured:
 
 def see(system: RadianceToPbr, views: ViewSet, light: Prefiltered | None = None) -> Shown:
     """Return what all views show, a few at a time, on the CPU. `light`: another one than the learnt one."""
-    device = system.cloud.means.device
+    device = system.device
     light = system.light.prefiltered() if light is None else light
     parts = [
         system.shown(views.cameras[first : first + _CHUNK].to(device), light) for first in range(0, len(views), _CHUNK)
@@ -103,7 +105,7 @@ def albedo_scale(shown: Shown, views: ViewSet) -> Tensor:
 def relight(system: RadianceToPbr, views: ViewSet, name: str, scale: Tensor) -> Tensor:
     """Return pictures [B, H, W, 3] on white under the light `name` of the set, with base colours times `scale` [3]."""
     resolution = max(system.config.shading.light_resolution, 32)
-    light = EnvironmentLight.from_latlong(views.lights[name], resolution).to(system.cloud.means.device).prefiltered()
+    light = EnvironmentLight.from_latlong(views.lights[name], resolution).to(system.device).prefiltered()
     return lit(system, views.cameras, light, torch.ones(3), scale)
 
 
@@ -115,7 +117,7 @@ def lit(
 
     background: [3]. scale: [3] factor on base colours; None: 1. Colours that are not explained (1 - progress) are left out.
     """
-    device = system.cloud.means.device
+    device = system.device
     factor = torch.ones(3, device=device) if scale is None else scale.to(device)
     pictures = [torch.zeros(0, cameras.height, cameras.width, 3)]
     for first in range(0, len(cameras), _CHUNK):
@@ -124,6 +126,21 @@ def lit(
         behind = background.to(device).expand(len(gbuffer.alpha), 3)
         pictures.append(composite(system.physical(gbuffer, light), gbuffer.alpha, behind).clamp(0.0, 1.0).cpu())
     return torch.cat(pictures)
+
+
+@torch.no_grad()
+def write_turning_light(path: Path, system: RadianceToPbr) -> Path:
+    """Write the asset under its learnt light, turned in `TURN_STEPS` steps, for the slider of the report page."""
+    from sds3d.cameras import turntable
+    from sds3d.export.images import to_bytes
+    from sds3d.export.light_turn import write_light_turn
+
+    light = system.light.prefiltered()
+    seen = system.cloud.gbuffer(turntable(1, TURN_SIZE, 20.0, 2.5, 45.0).to(system.device))
+    white = torch.ones(1, 3, device=system.device)
+    turned = (light.rotated(2.0 * math.pi * number / TURN_STEPS) for number in range(TURN_STEPS))
+    pictures = [composite(system.physical(seen, other), seen.alpha, white).clamp(0.0, 1.0) for other in turned]
+    return write_light_turn(path, to_bytes(torch.cat(pictures).cpu()))
 
 
 def _materials(shown: Shown, views: ViewSet) -> dict[str, float | None]:

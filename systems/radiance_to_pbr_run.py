@@ -11,13 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from renderers.gaussians.materials import MaterialGaussians
 from renderers.gaussians.parameters import empty
 from sds3d.config.materials import MaterialsConfig, dump_materials, load_materials
 from sds3d.errors import ConfigError
 from sds3d.export.atomic import write_bytes
+from sds3d.export.light_turn import FILE_NAME as LIGHT_TURN
 from systems.checkpoint import read_checkpoint, write_checkpoint
 from systems.radiance_to_pbr import RadianceToPbr
-from systems.radiance_to_pbr_report import measure, write_picture
+from systems.radiance_to_pbr_mesh import blank_surface
+from systems.radiance_to_pbr_report import measure, write_picture, write_turning_light
 from systems.radiance_to_pbr_source import CACHE, Start, open_source
 
 _LINES = 20
@@ -37,8 +40,8 @@ class Outcome:
 
 def make(config: MaterialsConfig, start: Start) -> RadianceToPbr:
     """Return the system at its first step, on the recipe's device."""
-    system = RadianceToPbr(config, start.gaussians)
-    if start.sh_rest is not None:
+    system = RadianceToPbr(config, start.geometry)
+    if start.sh_rest is not None and isinstance(system.cloud, MaterialGaussians):
         kept = min(start.sh_rest.shape[1], system.cloud.sh_rest.shape[1])
         with torch.no_grad():
             system.cloud.sh_rest[:, :kept] = start.sh_rest[:, :kept]
@@ -57,7 +60,7 @@ def train(
 
     It ends early, saved, if `watch` says so.
     """
-    views = start.training.to(system.cloud.means.device)
+    views = start.training.to(system.device)
     saved, goes_on = time.monotonic(), True
     while goes_on and not system.is_finished:
         stage = system.stage
@@ -75,7 +78,8 @@ def told(tell: Callable[[str], None], config: MaterialsConfig) -> Watch:
     def watch(system: RadianceToPbr, terms: Mapping[str, Tensor]) -> bool:
         if system.step % each == 0 or system.is_finished:
             numbers = ", ".join(f"{name} {float(value):.4f}" for name, value in terms.items())
-            progress = float(system.cloud.progress.detach().sigmoid().mean())
+            with torch.no_grad():
+                progress = float(system.cloud.mean_progress)
             done = next(stage.name for stage in system.stages if system.step <= stage.stop)
             tell(f"step {system.step}/{config.total_steps}, {done}: {numbers}, mean progress {progress:.3f}")
         return True
@@ -111,7 +115,8 @@ def run(
 
 
 def finish(system: RadianceToPbr, start: Start, out: Path) -> Outcome:
-    """Measure a trained system and write metrics.json, previews/buffers.png and the files of export/."""
+    """Measure a trained system and write metrics.json, previews/buffers.png and the files of export/, among them the
+    turning light of the report page."""
     from systems.radiance_to_pbr_export import export_all
 
     views = start.held_out or start.training
@@ -120,7 +125,10 @@ def finish(system: RadianceToPbr, start: Start, out: Path) -> Outcome:
     write_bytes(out / "metrics.json", (json.dumps(numbers, indent=1) + "\n").encode())
     (out / "previews").mkdir(parents=True, exist_ok=True)
     picture = write_picture(out / "previews" / "buffers.png", measured, views, tuple(range(min(2, len(views)))))
-    return Outcome(numbers, [*export_all(out / "export", system), picture], interrupted=False)
+    files = [*export_all(out / "export", system), picture]
+    if system.config.method != "radiance":
+        files.append(write_turning_light(out / "export" / LIGHT_TURN, system))
+    return Outcome(numbers, files, interrupted=False)
 
 
 def load_run(out: Path) -> RadianceToPbr:
@@ -131,14 +139,17 @@ def load_run(out: Path) -> RadianceToPbr:
     """
     config = load_materials(out / "recipe.yaml")
     state = read_checkpoint(out / "checkpoints" / "last.ckpt")["system"]
-    system = RadianceToPbr(config, empty(len(state["module"]["cloud.means"]), torch.zeros(())))
+    if config.surface.init == "none":
+        system = RadianceToPbr(config, empty(len(state["module"]["cloud.means"]), torch.zeros(())))
+    else:
+        system = RadianceToPbr(config, blank_surface(config))
     system.load_state(state)
     return system
 
 
 def check_recipe(path: Path, recipe: str) -> None:
     """Raise ConfigError if the file `path` is there and holds another recipe than the text `recipe`."""
-    if path.is_file() and path.read_text(encoding="utf-8") != recipe:
+    if path.is_file() and dump_materials(load_materials(path)) != recipe:  # an older file lacks keys of today
         raise ConfigError(
             f"'{path.parent}' holds a run of another recipe. Give another folder, or the recipe of that run ({path})."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from renderers.gaussians import initialise, sh
 from renderers.gaussians.materials import discs
 from renderers.gaussians.parameters import Gaussians
 from renderers.gaussians.rasterise import rasterise
+from renderers.material_surface import MaterialSurface
 from sds3d.cameras import Cameras
 from sds3d.config.materials import MaterialsConfig
 from sds3d.datasets.frames import normalised
@@ -21,6 +23,8 @@ from sds3d.datasets.rendered import RenderedSet, rendered, spread
 from sds3d.datasets.view_set import ViewSet
 from sds3d.errors import AssetError, nearest
 from sds3d.export.splats import Splats
+from sds3d.meshing.mesh import Mesh
+from systems.radiance_to_pbr_mesh import open_surface, scene_mesh
 from systems.randomness import generator_for
 
 TOYBOX = "toybox:"
@@ -35,11 +39,12 @@ SPLATS = (".ply", ".spz", ".splat", ".glb")
 
 @dataclass(frozen=True)
 class Start:
-    """Views to train on, views to report on (or None), and the cloud to start from (with harmonics beyond degree 0)."""
+    """Views to train on, views to report on (or None), and the cloud to start from (with harmonics beyond degree 0), or
+    the mesh."""
 
     training: ViewSet
     held_out: ViewSet | None
-    gaussians: Gaussians
+    geometry: Gaussians | MaterialSurface
     sh_rest: Tensor | None = None
 
 
@@ -81,8 +86,9 @@ def open_source(config: MaterialsConfig, cache: Path | None = CACHE) -> Start:
     if kind == "run":
         return _from_run(config, path)
     if kind == "toybox":
-        views, between = toybox_sets(source.path[len(TOYBOX) :], source.size, source.views, cache)
-        return Start(views, between, initial(config, views))
+        name = source.path[len(TOYBOX) :]
+        views, between = toybox_sets(name, source.size, source.views, cache)
+        return Start(views, between, initial(config, views, lambda: scene_mesh(name)))
     else:
         from sds3d.datasets.open import detect, load_views
 
@@ -102,8 +108,12 @@ def toybox_sets(
     return training, rendered(between, cache)
 
 
-def initial(config: MaterialsConfig, views: ViewSet) -> Gaussians:
-    """Return the cloud at the start: discs on the visual hull, or a ball."""
+def initial(
+    config: MaterialsConfig, views: ViewSet, own: Callable[[], Mesh] | None = None
+) -> Gaussians | MaterialSurface:
+    """Return the cloud at the start, discs on the visual hull or a ball; or the mesh. own: makes that of what is distilled."""
+    if config.surface.init != "none":
+        return open_surface(config, views, own() if own and config.surface.init == "own" else None)
     cloud, generator = config.cloud, generator_for(config.seed, "start")
     if cloud.init == "ball":
         return initialise.ball(cloud.count, cloud.init_radius, generator, opacity=cloud.init_opacity)
@@ -122,6 +132,8 @@ def _from_cloud(config: MaterialsConfig, splats: Splats, name: str) -> Start:
     views = draw_splats(splats, spread(config.source.views, config.source.size), name)
     rest = None if splats.shN is None else torch.from_numpy(splats.shN.copy())
     training, held_out = views.split(config.source.hold_out) if config.source.hold_out else (views, None)
+    if config.surface.init != "none":
+        return Start(training, held_out, initial(config, training))
     return Start(training, held_out, initialise.from_splats(splats), rest)
 
 
@@ -134,20 +146,20 @@ def _from_run(config: MaterialsConfig, folder: Path) -> Start:
     from renderers.gaussians.renderer import GaussianRenderer
     from sds3d.config import plain_yaml
     from sds3d.run import open_run
-    from systems.assets import splats_of
+    from systems.assets import mesh_of, splats_of
     from systems.text_to_3d import trained
 
     opened = open_run(folder)
     if plain_yaml.read(opened.recipe_file).get("kind") == config.kind:
         raise AssetError(f"The run '{folder}' has materials already. Give it to 'render --light' instead.", folder)
-    renderer, _ = trained(opened.read_recipe(), opened)
+    renderer, made_by = trained(opened.read_recipe(), opened)
     if isinstance(renderer, DynamicRenderer):
         raise AssetError(f"The run '{folder}' moves, which cannot be distilled. Give a run that stands still.", folder)
     if isinstance(renderer, GaussianRenderer):
         return _from_cloud(config, splats_of(renderer), folder.name)
     views = draw_asset(renderer, spread(config.source.views, config.source.size), folder.name)
     training, held_out = views.split(config.source.hold_out) if config.source.hold_out else (views, None)
-    return Start(training, held_out, initial(config, training))
+    return Start(training, held_out, initial(config, training, lambda: mesh_of(renderer, made_by)))
 
 
 def draw_asset(renderer: Renderer, cameras: Cameras, name: str) -> ViewSet:

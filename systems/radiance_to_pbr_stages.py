@@ -10,8 +10,8 @@ from sds3d.config.materials import MaterialsConfig
 from sds3d.config.materials_stages import PARAMETERS, STAGES
 
 GEOMETRY = ("means", "quats", "log_scales", "opacity_logits")
-_MATERIALS = ("base_colour", "roughness", "metallic", "progress", "light")
-_BAKED = ("sh0", "sh_rest")
+_MATERIALS = ("base_colour", "roughness", "metallic", "progress", "light", "field")
+_BAKED = ("sh0", "sh_rest", "raw_field")
 
 FROZEN: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "progressive": {"raw": _MATERIALS, "specular": ("metallic",), "diffuse": (), "joint": ()},

@@ -1,4 +1,4 @@
-"""Runs under another light: `render RUN --light studio`."""
+"""Runs and mesh files under another light: `render RUN --light studio`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ TURNS = ("camera", "light")
 """What goes around: the camera under a fixed light, or the light about a fixed camera."""
 MATERIALS_KIND = "radiance_to_pbr"
 LIGHT_RESOLUTION = 64
+SMALLEST, LARGEST, FITTED = 0.2, 1.2, 0.9
+"""Radii, world units, of meshes from files that are shown as they are; others are brought to the third."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def relight(
     """Draw the last checkpoint of the run `folder` in another light; return a film and its first picture, and a line.
 
     Args:
+        folder: of the run; or a mesh file, beside which the pictures are then written.
         light: a name of `sds3d.shading.lights.LIGHTS`, or a .hdr or .exr file, in `convention`.
         views, size: number of pictures and their side in pixels. turn: one of `TURNS`.
         roughness, metallic: for assets whose materials were not learnt.
@@ -86,13 +89,14 @@ def relight(
         lights = [lit.rotated(2.0 * math.pi * number / views) for number in range(views)]
     drawn = relit(asset.view, lights.__getitem__, cameras, background, asset.shader, asset.transform)
     pictures = np.concatenate([to_bytes(picture[None].cpu()) for picture in drawn])
-    stem = folder / "export" / f"relit-{Path(light).stem}-{turn}-{views}x{size}px"
+    name = f"{Path(light).stem}-{turn}-{views}x{size}px"
+    stem = folder.parent / f"{folder.stem}-relit-{name}" if folder.is_file() else folder / "export" / f"relit-{name}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     files = [write_png(f"{stem}.png", pictures[0])]
     files = [write_turntable(f"{stem}.mp4", pictures), *files] if views > 1 else files
-    if turn == "light" and views > 1:
+    if turn == "light" and views > 1 and folder.is_dir():
         files += _show_light_turn(folder, pictures)
-    return files, "" if asset.has_materials else _guessed(guess)
+    return files, "" if asset.has_materials else _guessed(guess, folder)
 
 
 def write_light_turn_of(renderer: PbrMeshRenderer, recipe: Recipe, folder: Path, steps: int = 24) -> Path:
@@ -123,10 +127,13 @@ def _show_light_turn(folder: Path, pictures: np.ndarray) -> list[Path]:
     return [*files, write_report_page(RunFolder(folder))] if (folder / REPORT).is_file() else files
 
 
-def _guessed(guess: Guess) -> str:
+def _guessed(guess: Guess, folder: Path) -> str:
+    guessed = f"taken as base colours (roughness {guess.roughness:g}, metallic {guess.metallic:g})"
+    if folder.is_file():
+        return f"This file has no materials: its colours are {guessed}."
     return (
-        f"This run has no materials: its colours are taken as base colours (roughness {guess.roughness:g}, metallic "
-        f"{guess.metallic:g}), so light that was learnt with them stays. {MATERIALS_KIND} takes it out."
+        f"This run has no materials: its colours are {guessed}, so light that was learnt with them stays. "
+        f"{MATERIALS_KIND} takes it out."
     )
 
 
@@ -137,7 +144,9 @@ def _zeros(count: int, device: torch.device) -> torch.Tensor:
 
 
 def _open(folder: Path, guess: Guess) -> Lit:
-    """Return the asset of either kind of run. Raises: AssetError if there is none."""
+    """Return the asset of either kind of run, or of a mesh file. Raises: AssetError if there is none."""
+    if folder.is_file():
+        return _open_file(folder, guess)
     recipe = folder / "recipe.yaml"
     if recipe.is_file() and plain_yaml.read(recipe).get("kind") == MATERIALS_KIND:
         return _open_materials(folder)
@@ -166,24 +175,37 @@ def _open(folder: Path, guess: Guess) -> Lit:
     )
 
 
+def _open_file(file: Path, guess: Guess) -> Lit:
+    """Return the mesh of a file, such as our own export; one that does not fit before the camera is centred and scaled."""
+    from renderers.material_mesh import MaterialMesh, fitted
+    from sds3d.export.read_mesh import read_mesh
+
+    mesh = read_mesh(file)  # not repaired: it is shown as it is
+    asset = MaterialMesh(mesh, guess)
+    if not SMALLEST <= asset.radius <= LARGEST:
+        asset = MaterialMesh(fitted(mesh, FITTED), guess)
+    return Lit(
+        view=asset.gbuffer,
+        shader=asset.picture,
+        transform="srgb",
+        distance=2.5,
+        fov_deg=45.0,
+        device=asset.vertices.device,
+        has_materials=asset.has_material,
+    )
+
+
 def _open_materials(folder: Path) -> Lit:
     """Return the asset of a run of radiance_to_pbr, in its own way of shading."""
-    from renderers.gaussians.parameters import empty
-    from sds3d.config.materials import load_materials
-    from systems.checkpoint import read_checkpoint
-    from systems.radiance_to_pbr import RadianceToPbr
+    from systems.radiance_to_pbr_run import load_run
 
-    state = read_checkpoint(folder / "checkpoints" / "last.ckpt")["system"]
-    config = load_materials(folder / "recipe.yaml")
-    means = state["module"]["cloud.means"]
-    system = RadianceToPbr(config, empty(len(means), means))
-    system.load_state(state)
+    system = load_run(folder)
     return Lit(
         view=system.cloud.gbuffer,
         shader=system.physical,
-        transform=config.shading.view_transform,
+        transform=system.config.shading.view_transform,
         distance=2.5,
         fov_deg=45.0,
-        device=means.device,
+        device=system.device,
         has_materials=True,
     )

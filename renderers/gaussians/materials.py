@@ -79,6 +79,11 @@ class MaterialGaussians(nn.Module):
         ordered = self.log_scales.sort(dim=1).values
         return (ordered[:, 0] - ordered[:, 1]).exp().mean()
 
+    @property
+    def mean_progress(self) -> Tensor:
+        """Mean progress of all Gaussians, in (0, 1)."""
+        return self.progress.sigmoid().mean()
+
     @torch.no_grad()
     def fill_(self, name: str, value: float | Tensor) -> None:
         """Set a material parameter to `value` in (0, 1), a number or [N, C]."""

@@ -18,6 +18,7 @@ from sds3d.config.base import Config
 from sds3d.config.layers import merge
 from sds3d.config.load import parse_override
 from sds3d.config.materials_stages import PARAMETERS, STAGES, StagesConfig
+from sds3d.config.materials_surface import MaterialSurfaceConfig
 from sds3d.config.problems import explain_failure
 from sds3d.config.shipped import shipped
 from sds3d.errors import ConfigError, nearest
@@ -27,6 +28,7 @@ Rate = Annotated[ScheduleLike, bounded(0, 1)]
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 _MATERIAL = ("base_colour", "roughness", "metallic")
 _SH_LIMITS = {"sh0": 0.1, "sh_rest": 0.02}
+_FIELD_LIMITS = {"raw_field": 0.1}
 """Baked colours that learn faster than this share of the materials' rate swallow what the materials should explain."""
 
 
@@ -111,6 +113,7 @@ class WeightsConfig(Config):
     normal: Weight = Field(default=0.05, description="disagreement of normals with those of the depth")
     flat: Weight = Field(default=0.1, description="thickness of Gaussians relative to their width")
     smooth: Weight = Field(default=0.02, description="change of materials across pixels where the picture has no edge")
+    jitter: Weight = Field(default=0.03, description="on a mesh: difference of materials at neighbouring points")
     binary: Weight = Field(default=0.0, description="metalness between 0 and 1: for assets without photographs")
 
 
@@ -147,6 +150,8 @@ class MaterialsConfig(Config):
         "metallic": Schedule.constant(0.03),
         "progress": Schedule.constant(0.03),
         "light": Schedule(clock="fraction", points=((0.0, 0.03), (0.6, 0.03), (1.0, 0.003))),
+        "field": Schedule.constant(0.01),
+        "raw_field": Schedule.constant(5e-4),
     }
     """Defaults; the fraction clock runs over all stages together."""
 
@@ -166,6 +171,9 @@ class MaterialsConfig(Config):
     )
     source: SourceConfig = Field(default_factory=SourceConfig, description="what is distilled")
     cloud: CloudConfig = Field(default_factory=CloudConfig, description="the Gaussians")
+    surface: MaterialSurfaceConfig = Field(
+        default_factory=MaterialSurfaceConfig, description="a mesh instead of the Gaussians"
+    )
     shading: ShadingConfig = Field(default_factory=ShadingConfig, description="light and surface")
     stages: StagesConfig = Field(default_factory=StagesConfig, description="how long each stage lasts")
     learning_rates: Annotated[dict[str, Rate], AfterValidator(_complete)] = Field(
@@ -182,6 +190,10 @@ class MaterialsConfig(Config):
     metallic_from_progress: bool = Field(
         default=False, description="start metalness from the progress that stage specular reached instead"
     )
+    base_colour_from_baked: bool = Field(
+        default=False,
+        description="when metalness is released, let base colours begin at the baked ones where physics explains little yet",
+    )
     texture_size: int = Field(default=512, ge=64, le=8192, description="side of the exported textures, texels")
     mesh_faces: int = Field(default=10_000, ge=100, le=2_000_000, description="most triangles of the exported mesh")
 
@@ -189,10 +201,11 @@ class MaterialsConfig(Config):
     def _baked_colours_learn_slowly(self) -> MaterialsConfig:
         if self.method != "progressive":
             return self
-        slowest = min(max(self.learning_rates[name].values) for name in _MATERIAL)
+        learnt, limits = (_MATERIAL, _SH_LIMITS) if self.surface.init == "none" else (("field",), _FIELD_LIMITS)
+        slowest = min(max(self.learning_rates[name].values) for name in learnt)
         for stage in STAGES[1:]:
             config = getattr(self.stages, stage)
-            for name, limit in _SH_LIMITS.items():
+            for name, limit in limits.items():
                 rate = max(self.learning_rates[name].values) * config.rate_scale.get(name, 1.0)
                 if config.steps and rate > limit * slowest * (1.0 + 1e-9):
                     warnings.warn(

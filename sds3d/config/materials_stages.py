@@ -23,6 +23,8 @@ PARAMETERS = {
     "metallic": "metalness before the sigmoid",
     "progress": "share of the physical picture, before the sigmoid",
     "light": "logarithms of the texels of the light map",
+    "field": "on a mesh: features and network of the material and the progress",
+    "raw_field": "on a mesh: features and network of the baked colours",
 }
 """Kinds of parameters: the keys of learning rates."""
 
@@ -44,7 +46,7 @@ class StageConfig(Config):
 
 
 _STAGE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "raw": {"steps": 500, "rate_scale": {"sh0": 8.0, "sh_rest": 40.0}},
+    "raw": {"steps": 500, "rate_scale": {"sh0": 8.0, "sh_rest": 40.0, "raw_field": 20.0}},
     "specular": {"steps": 500},
     "diffuse": {"steps": 500},
     "joint": {"steps": 200, "rate_scale": {"progress": 0.3}},

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sds3d.datasets.view_set import ViewSet
 from sds3d.errors import AssetError
+
+if TYPE_CHECKING:
+    from sds3d.meshing.mesh import Mesh
 
 _SMOOTHING = 1.0
 """Standard deviation, in cells, of the blur before the surface is drawn: a carved body is blocky."""
@@ -39,6 +45,31 @@ def occupancy(views: ViewSet, resolution: int, half: float, tolerance: float = 0
     return least.view(resolution, resolution, resolution)
 
 
+def hull_mesh(views: ViewSet, resolution: int = 64, half: float = 1.0, tolerance: float = 0.0) -> Mesh:
+    """Return the surface of the visual hull, grey; arguments as `hull_points`. Raises: AssetError as that does."""
+    from sds3d.meshing.mesh import Mesh
+
+    vertices, faces, _ = _surface(views, resolution, half, tolerance)
+    return Mesh(vertices, faces[:, ::-1], np.full_like(vertices, 0.5))  # the body is where the grid is high
+
+
+def _surface(
+    views: ViewSet, resolution: int, half: float, tolerance: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.float32]]:
+    """Return vertices [V, 3] and faces [F, 3] (clockwise seen from outside) of the hull, and the padded grid it is drawn in."""
+    from scipy.ndimage import gaussian_filter
+    from skimage.measure import marching_cubes
+
+    grid = gaussian_filter(np.pad(occupancy(views, resolution, half, tolerance).numpy(), 1), _SMOOTHING)
+    if not grid.max() > 0.5:
+        raise AssetError(
+            f"The silhouettes of the set '{views.name}' have nothing in common within {half:g} world units of the origin. "
+            "Check that the cameras fit the pictures and the object is at the origin, or start from 'ball'."
+        )
+    vertices, faces, _, _ = marching_cubes(grid, 0.5)
+    return ((vertices - 0.5) / resolution * 2.0 * half - half).astype(np.float32), faces.astype(np.int64), grid
+
+
 def hull_points(
     views: ViewSet,
     count: int,
@@ -54,17 +85,8 @@ def hull_points(
     Source: Laurentini 1994. Limits: dents that no silhouette shows are filled; occlusion of one part by another is not
     considered for colours.
     """
-    from scipy.ndimage import gaussian_filter
-    from skimage.measure import marching_cubes
-
-    grid = gaussian_filter(np.pad(occupancy(views, resolution, half, tolerance).numpy(), 1), _SMOOTHING)
-    if not grid.max() > 0.5:
-        raise AssetError(
-            f"The silhouettes of the set '{views.name}' have nothing in common within {half:g} world units of the origin. "
-            "Check that the cameras fit the pictures and the object is at the origin, or start from 'ball'."
-        )
-    vertices, faces, _, _ = marching_cubes(grid, 0.5)
-    corners = torch.from_numpy(((vertices - 0.5) / resolution * 2.0 * half - half)[faces].astype(np.float32))
+    vertices, faces, grid = _surface(views, resolution, half, tolerance)
+    corners = torch.from_numpy(vertices[faces])
     across = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0], dim=1)
     area = torch.linalg.vector_norm(across, dim=1)
     chosen = torch.multinomial(area, count, replacement=True, generator=generator)

@@ -133,13 +133,15 @@ def test_a_run_is_stopped_continued_and_lit(
         assert launch.execute(["distil", str(ball), "--out", str(out), "--max-steps", "2", *TINY]) == 130
     assert f"distil --out {out} --resume" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"
-    assert launch.execute(["distil", "--out", str(out), "--resume"]) == 0
+    assert launch.execute(["resume", str(out)]) == 0  # the same as distil --out DIR --resume
     assert "continued at step 1" in capsys.readouterr().out
     for name in ("export/mesh.glb", "export/splats.ply", "export/light.hdr", "previews/buffers.png", "report.html"):
         assert (out / name).stat().st_size > 100, name
     info = json.loads((out / "run.json").read_text())
-    assert info["status"] == "done" and len(info["files"]) == 4
+    assert info["status"] == "done" and len(info["files"]) == 5
+    assert "Under a turning light" in (out / "report.html").read_text()
     assert "nothing to resume" in refused(["--resume", "--out", str(out)], capsys)
+    assert launch.execute(["resume", str(out)]) == 2 and "nothing to resume" in capsys.readouterr().err
     assert "has materials already" in refused([str(out), "--out", str(tmp_path / "again")], capsys)
     monkeypatch.setattr("systems.relighting.LIGHT_RESOLUTION", 8)  # sharper lights take a minute to filter
     small = ["--views", "1", "--size", "16"]

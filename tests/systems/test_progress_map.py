@@ -1,6 +1,6 @@
 """The progress map on points of a sphere with known normals: it rises where physics explains what is seen, and only there.
 
-M21 and the first control of M22, on a toy: points with a material each, the unknown light of lamps, baked harmonics, and a
+M21 and M22, on a toy: points with a material each, the unknown light of lamps, baked harmonics, and a
 share of points that also show something no distant light explains.
 """
 
@@ -30,6 +30,8 @@ KINDS = torch.tensor(
 )
 DIFFUSE = torch.tensor([False, True, False, True])
 UNMODELLED = 0.125
+EXACT = 40.0
+"""PSNR above which pictures of the toy are the same for all purposes: an error of a hundredth."""
 
 
 @dataclass
@@ -48,11 +50,15 @@ class Toy:
         default_factory=lambda: EnvironmentLight.constant(0.5, RESOLUTION, activation="exp", learnable=True)
     )
 
+    def raw(self, point: Tensor, view: Tensor) -> Tensor:
+        """Return the baked colours [S, 3] of samples: points [S] seen from [S, 3]."""
+        return 0.5 + torch.einsum("sk,skc->sc", sh.basis(view, 3), self.harmonics[point])
+
     def parts(
         self, point: Tensor, view: Tensor, light: Prefiltered, is_metal: bool = False
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the baked colours, the physical ones and the progress of samples: points [S] seen from [S, 3]."""
-        raw = 0.5 + torch.einsum("sk,skc->sc", sh.basis(view, 3), self.harmonics[point])
+        raw = self.raw(point, view)
         numbers = self.material[point].sigmoid()
         metallic = torch.ones_like(numbers[:, 4:]) if is_metal else numbers[:, 4:]
         material = Material(numbers[:, :3], numbers[:, 3:4], metallic)
@@ -84,7 +90,10 @@ def make() -> Toy:
 def train(
     toy: Toy, steps: int, rates: dict[str, float], weight: float, seed: int, is_metal: bool = False
 ) -> list[float]:
-    """Do one stage and return the mean progress of modelled points every fifth of it."""
+    """Do one stage and return the mean progress of modelled points every fifth of it.
+
+    rates: without "light" only baked colours are seen, without "progress" only physical ones.
+    """
     groups = {"harmonics": [toy.harmonics], "material": [toy.material], "progress": [toy.progress]}
     groups["light"] = list(toy.light.parameters())
     optimiser = torch.optim.Adam(
@@ -94,9 +103,14 @@ def train(
     for step in range(steps):
         point = torch.randint(POINTS, (BATCH,), generator=generator)
         row = torch.randint(VIEWS, (BATCH,), generator=generator)
-        raw, physical, progress = toy.parts(point, toy.views[0][point, row], toy.light.prefiltered(), is_metal)
-        shown = mix(raw, physical, progress) if "progress" in rates else raw
-        error = (shown - toy.truth[0][point, row]).abs().mean() + weight * (1.0 - progress).square().mean()
+        view = toy.views[0][point, row]
+        if "light" in rates:
+            raw, physical, progress = toy.parts(point, view, toy.light.prefiltered(), is_metal)
+            shown = mix(raw, physical, progress) if "progress" in rates else physical
+            drawn = weight * (1.0 - progress).square().mean()
+        else:
+            shown, drawn = toy.raw(point, view), torch.zeros(())
+        error = (shown - toy.truth[0][point, row]).abs().mean() + drawn
         optimiser.zero_grad()
         error.backward()
         optimiser.step()
@@ -116,16 +130,48 @@ def quality(toy: Toy, mask: Tensor) -> dict[str, float]:
     return {k: -10 * math.log10(float((v.clamp(0, 1) - truth).square().mean())) for k, v in pictures.items()}
 
 
+@torch.no_grad()
+def relit(toy: Toy, name: str) -> float:
+    """Return the PSNR of modelled points under another light, base colours scaled by the median of each channel."""
+    light = EnvironmentLight(LIGHTS[name](cube_directions(RESOLUTION))).prefiltered()
+    modelled = ~toy.is_unmodelled
+    true, found = KINDS[toy.kind][modelled], toy.material.sigmoid()[modelled]
+    scaled = (found[:, :3] * (true[:, :3] / found[:, :3]).median(dim=0).values).clamp(0, 1)
+    shown = []
+    for values in (true, torch.cat([scaled, found[:, 3:]], dim=1)):
+        values = values[:, None].expand(-1, VIEWS, -1)
+        material = Material(values[..., :3], values[..., 3:4], values[..., 4:])
+        normal = toy.normal[modelled][:, None].expand(-1, VIEWS, -1)
+        lit = shade_points(material, normal, toy.views[1][modelled], light, ShadeSettings())
+        shown.append(to_display(lit.rgb, "srgb").clamp(0, 1))
+    return -10 * math.log10(float((shown[0] - shown[1]).square().mean()))
+
+
+@torch.no_grad()
+def roughness_error(toy: Toy) -> float:
+    """Return the mean error of roughness over modelled points."""
+    apart = toy.material.sigmoid()[:, 3] - KINDS[toy.kind][:, 3]
+    return float(apart[~toy.is_unmodelled].abs().mean())
+
+
 BAKED, LEARNT = {"harmonics": 0.01}, {"harmonics": 0.0006, "material": 0.03, "progress": 0.03, "light": 0.03}
+PHYSICAL = {"material": 0.03, "light": 0.03}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_progress_rises_where_physics_explains_and_only_there() -> None:
-    toy = make()
+    """M21, with the radiance field of stage 1 and physics from scratch (progress 1, the same steps) beside it.
+
+    With known normals physics alone is nearly exact where it holds (51 dB; the mixture: 45) and relights these points better
+    (45 dB against 36; the gain that the paper reports needs learnt geometry), so beyond `EXACT` nothing is asked of the
+    mixture, and of relighting only a floor.
+    """
+    toy, physics = make(), make()
     modelled, start = ~toy.is_unmodelled, toy.progress.detach().sigmoid()
     torch.testing.assert_close(start, torch.full_like(start, 0.01), atol=1e-3, rtol=0)
     train(toy, 200, BAKED, 0.0, 1)
+    field = [quality(toy, mask)["raw"] for mask in (modelled, ~modelled)]
     train(toy, 150, LEARNT, 0.0, 2, is_metal=True)
     after = toy.progress.detach().sigmoid()[:, 0]
     assert float(after[modelled & DIFFUSE[toy.kind]].mean()) < 0.1
@@ -134,10 +180,16 @@ def test_progress_rises_where_physics_explains_and_only_there() -> None:
     final = toy.progress.detach().sigmoid()[:, 0]
     assert float(final[modelled].mean()) > 0.85
     assert float(final[~modelled].mean()) < float(final[modelled].mean()) - 0.15
-    for mask in (modelled, ~modelled):
-        found = quality(toy, mask)
-        assert found["mixed"] >= max(found["raw"], found["physical"]) - 0.3, found
-    assert found["mixed"] >= found["physical"] + 5.0, found  # of the unmodelled
+    train(physics, 600, PHYSICAL, 0.0, 3)
+    for mask, raw in zip((modelled, ~modelled), field, strict=True):
+        found, alone = quality(toy, mask), quality(physics, mask)["physical"]
+        best = max(found["raw"], found["physical"], raw, min(alone, EXACT))
+        assert found["mixed"] >= best - 0.3, (found, raw, alone)
+        assert found["raw"] < raw, (found, raw)  # baked colours give way
+    assert found["mixed"] >= max(found["physical"], alone) + 5.0, (found, alone)  # of the unmodelled
+    for values in (toy.harmonics, toy.material, toy.progress, toy.light.values):
+        assert bool(torch.isfinite(values).all())
+    assert all(relit(toy, name) > 33.0 for name in ("sky", "studio"))
 
 
 @pytest.mark.slow
@@ -149,3 +201,24 @@ def test_without_its_weight_the_progress_of_diffuse_points_stays_low() -> None:
     train(toy, 300, LEARNT, 0.0, 3)
     progress = toy.progress.detach().sigmoid()[:, 0]
     assert float(progress[~toy.is_unmodelled & DIFFUSE[toy.kind]].mean()) < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_baked_colours_that_learn_fast_leave_roughness_where_it_began() -> None:
+    """M22: with the paper's start, 0.99, and baked colours 40 times as fast, roughness stays there: they explain everything.
+
+    This is what `LearningRateWarning` is about (test_radiance_to_pbr.py holds the limits of the recipe).
+    """
+    errors = []
+    for factor in (1.0, 40.0):
+        toy = make()
+        with torch.no_grad():
+            toy.material[:, :4] = math.log(0.99 / 0.01)
+        train(toy, 500, BAKED, 0.0, 1)
+        rates = {**LEARNT, "harmonics": factor * LEARNT["harmonics"]}
+        train(toy, 150, rates, 0.0, 2, is_metal=True)
+        train(toy, 300, rates, 0.08, 3)
+        errors.append(roughness_error(toy))
+    slow, fast = errors
+    assert fast > 0.4 and slow < fast - 0.1, errors

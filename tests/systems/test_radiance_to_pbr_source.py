@@ -63,7 +63,7 @@ def test_a_run_without_splats_starts_from_the_hull_of_its_pictures(run: Path, mo
     monkeypatch.setattr(text_to_3d, "trained", lambda recipe, opened: (Disc(), recipe))
     start = open_source(config(run, "source.hold_out=3"))
     assert start.held_out is not None and (len(start.training), len(start.held_out)) == (4, 2)
-    assert len(start.gaussians) == 40 and float(start.gaussians.means.norm(dim=1).max()) < 1.0
+    assert len(start.geometry) == 40 and float(start.geometry.means.norm(dim=1).max()) < 1.0
 
 
 def test_a_run_of_splats_starts_from_them(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_run_of_splats_starts_from_them(run: Path, monkeypatch: pytest.MonkeyP
         asset.register_parameter(name, torch.nn.Parameter(getattr(cloud, name)))
     monkeypatch.setattr(text_to_3d, "trained", lambda recipe, opened: (asset, recipe))
     start = open_source(config(run))
-    torch.testing.assert_close(start.gaussians.means, cloud.means)
+    torch.testing.assert_close(start.geometry.means, cloud.means)
     assert len(start.training) == 6 and float(start.training.alpha.max()) > 0.3
 
 

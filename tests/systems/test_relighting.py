@@ -96,3 +96,23 @@ def test_a_run_with_materials_is_lit_by_them(tmp_path, monkeypatch):
     with Image.open(files[0]) as picture:
         middle = picture.getpixel((16, 16))
     assert all(120 < value < 230 for value in middle) and max(middle) - min(middle) <= 2
+
+
+def test_a_mesh_file_is_lit_and_pictures_lie_beside_it(tmp_path, monkeypatch):
+    """Our own export, and a plain one of another size: it is brought before the camera, and its material is guessed."""
+    from PIL import Image
+
+    from sds3d.export.mesh import write_mesh
+
+    monkeypatch.setattr(relighting, "LIGHT_RESOLUTION", 4)
+    mesh = sphere_mesh(0.6, 12)
+    small, large = (write_mesh(tmp_path / name, mesh) for name in ("ball.glb", "large.ply"))
+    write_mesh(large, sphere_mesh(60.0, 12))
+    wide = []
+    for file in (small, large):
+        files, line = relighting.relight(file, "constant", views=1, size=32, elevation_deg=0.0, background=0.0)
+        assert [path.name for path in files] == [f"{file.stem}-relit-constant-camera-1x32px.png"]
+        assert line.startswith("This file has no materials: its colours are taken as base colours (roughness 0.6")
+        with Image.open(files[0]) as picture:
+            wide.append(sum(picture.getpixel((column, 16)) != (0, 0, 0) for column in range(32)))
+    assert wide[0] in (18, 19, 20) and wide[1] in range(27, 32)  # radii 0.6 and 0.9 at a distance of 2.5

@@ -76,3 +76,29 @@ def test_exr_without_the_package_says_how_to_get_it(monkeypatch, tmp_path, capsy
     assert launch.execute(["render", "nowhere", "--light", str(file)]) != 0
     said = capsys.readouterr().err
     assert "needs the package OpenEXR" in said and "pip install 'sds3d[exr]'" in said and ".hdr" in said
+
+
+def test_a_file_needs_a_light(tmp_path, capsys):
+    file = tmp_path / "asset.glb"
+    file.write_bytes(b"glTF")
+    assert launch.execute(["render", str(file)]) == 2
+    assert "is a file, which has no light of its own. Add --light studio" in capsys.readouterr().err
+    assert launch.execute(["render", str(file), "--light", "constant"]) == 2
+    assert "asset.glb" in capsys.readouterr().err
+
+
+def test_a_distilled_run_without_a_light_is_shown_in_the_one_it_found(asked, tmp_path, capsys):
+    from sds3d.config.materials import dump_materials, load_materials
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(dump_materials(load_materials()))
+    (run / "run.json").write_text("{}")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"")
+    assert launch.execute(["render", str(run)]) == 2
+    assert "has no light of its own yet" in capsys.readouterr().err
+    (run / "export").mkdir()
+    (run / "export" / "light.hdr").write_bytes(b"light")
+    assert launch.execute(["render", str(run), "--views", "3"]) == 0
+    assert asked == [(run, str(run / "export" / "light.hdr"), {"views": 3, "size": 256, "elevation_deg": 20.0})]

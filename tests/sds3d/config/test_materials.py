@@ -35,6 +35,7 @@ def test_they_are_not_listed_among_recipes_of_the_other_kind() -> None:
         ("stages.raw.rate_scale.progres=1", r"'progres' is no kind of parameter. Did you mean 'progress'"),
         ("method=physical", r"'method' is"),
         ("stages.raw.steps=-1", r"'stages.raw.steps' is -1"),
+        ("surface.init=hul", r"a surface is 'hull'.*or a file that ends in .glb"),
     ],
 )
 def test_wrong_keys_are_named(override: str, message: str) -> None:
@@ -45,7 +46,7 @@ def test_wrong_keys_are_named(override: str, message: str) -> None:
 def test_overrides_and_unknown_names() -> None:
     config = load_materials(overrides=["stages.raw.steps=7", "learning_rates.light=0.5"])
     assert config.stages.raw.steps == 7 and config.learning_rates["light"].at(3, 10) == 0.5
-    assert config.stages.raw.rate_scale == {"sh0": 8.0, "sh_rest": 40.0}
+    assert config.stages.raw.rate_scale == {"sh0": 8.0, "sh_rest": 40.0, "raw_field": 20.0}
     assert (
         config.total_steps == 7 + config.stages.specular.steps + config.stages.diffuse.steps + config.stages.joint.steps
     )
