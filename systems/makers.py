@@ -47,8 +47,6 @@ MAKERS: dict[str, Maker] = {
     "pbr_mesh": Maker(fresh=materials.fresh, restore=materials.restore, take_over=materials.take_over),
     "sketch": Maker(fresh=strokes.fresh, restore=strokes.restore, take_over=strokes.take_over),
     "sdf": Maker(fresh=volumes.fresh, restore=volumes.restore, take_over=volumes.take_over),
-    "triplane": Maker(
-        fresh=generator_make.fresh, restore=generator_make.restore, take_over=generator_make.take_over
-    ),
+    "triplane": Maker(fresh=generator_make.fresh, restore=generator_make.restore, take_over=generator_make.take_over),
 }
 """By the `kind` of a recipe's renderer."""

@@ -158,14 +158,20 @@ BAKED, LEARNT = {"harmonics": 0.01}, {"harmonics": 0.0006, "material": 0.03, "pr
 PHYSICAL = {"material": 0.03, "light": 0.03}
 
 
+def refine(toy: Toy, rates: dict[str, float], weight: float) -> None:
+    """Do the joint refinement: all but baked colours learn more slowly, then more slowly still."""
+    for seed, factor in ((4, 0.3), (5, 0.1)):
+        slower = {name: rate if name == "harmonics" else factor * rate for name, rate in rates.items()}
+        train(toy, 450, slower, weight, seed)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_progress_rises_where_physics_explains_and_only_there() -> None:
     """M21, with the radiance field of stage 1 and physics from scratch (progress 1, the same steps) beside it.
 
-    With known normals physics alone is nearly exact where it holds (51 dB; the mixture: 45) and relights these points better
-    (45 dB against 36; the gain that the paper reports needs learnt geometry), so beyond `EXACT` nothing is asked of the
-    mixture, and of relighting only a floor.
+    With known normals physics alone is nearly exact where it holds, and relights these points as well as nobody could tell from
+    the truth (the gain that the paper reports needs learnt geometry), so beyond `EXACT` nothing is asked of the mixture.
     """
     toy, physics = make(), make()
     modelled, start = ~toy.is_unmodelled, toy.progress.detach().sigmoid()
@@ -180,7 +186,9 @@ def test_progress_rises_where_physics_explains_and_only_there() -> None:
     final = toy.progress.detach().sigmoid()[:, 0]
     assert float(final[modelled].mean()) > 0.85
     assert float(final[~modelled].mean()) < float(final[modelled].mean()) - 0.15
+    refine(toy, LEARNT, 0.08)
     train(physics, 600, PHYSICAL, 0.0, 3)
+    refine(physics, PHYSICAL, 0.0)
     for mask, raw in zip((modelled, ~modelled), field, strict=True):
         found, alone = quality(toy, mask), quality(physics, mask)["physical"]
         best = max(found["raw"], found["physical"], raw, min(alone, EXACT))
@@ -189,7 +197,8 @@ def test_progress_rises_where_physics_explains_and_only_there() -> None:
     assert found["mixed"] >= max(found["physical"], alone) + 5.0, (found, alone)  # of the unmodelled
     for values in (toy.harmonics, toy.material, toy.progress, toy.light.values):
         assert bool(torch.isfinite(values).all())
-    assert all(relit(toy, name) > 33.0 for name in ("sky", "studio"))
+    for name in ("sky", "studio"):
+        assert relit(toy, name) > min(relit(physics, name), EXACT) - 1.5
 
 
 @pytest.mark.slow
