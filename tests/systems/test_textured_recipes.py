@@ -20,7 +20,16 @@ TEXTURED = sorted(name for name in recipe_files() if load_recipe(name).export.te
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TEXTURED)
 def test_it_ends_in_a_textured_glb(name: str, tiny_prior: Path, tmp_path: Path) -> None:
-    keys = [f"prior.path={tiny_prior}", "export.texture_size=64", "export.size=32", "export.turntable_views=4"]
+    # The light network of `tiny` belongs to the bundled prior, not to this one (tests/systems/test_light_prior.py).
+    keys = [
+        f"prior.path={tiny_prior}",
+        "prior.controlnets=[]",
+        "prior.control_scales=[]",
+        "export.texture_size=64",
+        "export.size=32",
+        "export.turntable_views=4",
+    ]
+    keys += ["renderer.conditions=[]"] if name == "dreammat" else []
     recipe = load_recipe(name, ["tiny"], keys, {"prompt.text": ("the prompt", "a lighthouse")})
     run = RunFolder(tmp_path / name)
     run.create(recipe, {})
