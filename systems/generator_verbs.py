@@ -134,7 +134,7 @@ def recipe_of(recipe: str, instant: bool, weights: Path | None) -> tuple[str, li
         raise ConfigError(f"--recipe is '{recipe}', but {option} takes a generator instead. Leave one of the two out.")
     if weights is None:
         return INSTANT, []
-    path = weights.expanduser()
+    path = weights.expanduser().resolve()  # the recipe of the run holds from any folder
     trained = read_about(path).recipe.name
     if recipe not in (DEFAULT_RECIPE, INSTANT, trained):
         raise ConfigError(

@@ -87,5 +87,5 @@ def unknown_words(prompt: str, about: About) -> str:
     named = ", ".join(f"'{word}'" for word in unknown)
     return (
         f"Warning: the generator was not trained on {named}, so expect something else. Words it knows: "
-        f"{', '.join(about.words)}. For others leave --instant out, which optimises the asset."
+        f"{', '.join(about.words)}. For others leave --instant or --weights out, so that the asset is optimised."
     )
