@@ -97,7 +97,7 @@ def oriented(mesh: Mesh) -> tuple[Mesh, int, int]:
 
     Neighbours are compared in a graph that has each face twice, as it is and turned: what is connected in it agrees. Of
     the two copies of a closed piece the one is taken whose volume is positive, or negative for a cavity, a piece
-    inside an odd number of others; of an open piece the one that looks away from its middle.
+    wholly inside an odd number of others; of an open piece the one that looks away from its middle.
     """
     count = len(mesh.faces)
     first, second, _ = _pairs(mesh.faces)
@@ -142,11 +142,21 @@ def _looks_inwards(mesh: Mesh, faces: Integers, count: int, piece: Integers) -> 
     if 1 < len(closed) <= _MANY:
         for index in closed:
             others = ~is_open[piece] & (piece != index)
-            is_cavity[index] = _is_inside(corners[np.argmax(piece == index)].mean(axis=0), corners[others])
+            is_cavity[index] = all(_is_inside(point, corners[others]) for point in _outermost(corners[piece == index]))
     # A flat open sheet has no outside worth guessing.
     size = np.sqrt(total)
     is_flat = is_open & (np.abs(outward) < 1e-3 * total * size)
     return np.where(is_cavity, outward > 0.0, outward < 0.0) & ~is_flat
+
+
+def _outermost(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the middles [P, 3] of the triangles [F, 3, 3] that lie farthest in 26 directions.
+
+    What is partly inside another piece (an arm that begins in a body) shows itself by these, so it is no cavity.
+    """
+    middles, steps = corners.mean(axis=1), np.arange(-1, 2)
+    directions = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    return np.asarray(middles[np.unique((middles @ directions.T).argmax(axis=0))])
 
 
 def _is_inside(point: NDArray[np.float64], corners: NDArray[np.float64]) -> bool:

@@ -90,6 +90,17 @@ def test_cavities_look_inwards_and_neighbours_outwards(sizes: tuple[int, int]) -
     assert signed_volume(nested.vertices, nested.faces) == pytest.approx(64 - 27 + 1, rel=1e-5)
 
 
+def test_pieces_that_overlap_are_no_cavities() -> None:
+    """A box that begins inside another and sticks out on one side looks outwards, however its faces are listed."""
+    body, arm = boxes((2, 0)), boxes((1, 0.6))
+    assert arm.vertices.max() > body.vertices.max() and arm.vertices.min() > body.vertices.min()
+    for turn in range(len(arm.faces)):
+        both = np.concatenate([body.faces, np.roll(arm.faces, turn, axis=0) + len(body.vertices)])
+        mesh, done = repair(grey(np.concatenate([body.vertices, arm.vertices]), both))
+        assert done.flipped_faces == 0
+        assert signed_volume(mesh.vertices, mesh.faces) == pytest.approx(8 + 1, rel=1e-5)
+
+
 def test_open_pieces_look_away_from_their_middle_and_flat_ones_stay(box: Mesh) -> None:
     cup = box.faces[2:, ::-1]
     mesh, done = repair(Mesh(box.vertices, cup, box.colors))
