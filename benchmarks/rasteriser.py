@@ -49,6 +49,8 @@ CASES = {
 }
 SLOW_S = 1.0
 """A contender that takes this long is measured three times only."""
+STAGES_S, PACE_SLACK = 5.0, 1.1
+"""Seconds for which the calls of a case are taken apart at least, and by how much its pace may lag in a turn that counts."""
 
 
 def compare(runners: dict[str, Callable[[], tuple[float, float]]], repeats: int) -> dict[str, tuple[float, float]]:
@@ -74,11 +76,36 @@ def _medians(values: list[tuple[float, float]]) -> tuple[float, float]:
 
 def stages(scene: Scene, repeats: int) -> dict[str, float]:
     """Return the median seconds of each kernel (launching it included) of a forward and backward call, of the calls as a
-    whole, and of what torch does in them itself (`contenders.run_empty`).
+    whole, of what torch does in them itself (`contenders.run_empty`), and of `pace`.
 
-    The calls as a whole run without the clocks round the kernels, which would count as the call's own time.
+    The calls as a whole run without the clocks round the kernels, which would count as the call's own time. On a shared
+    machine, other guests slow everything by half for a tenth of a second or for minutes, a plain loop of Python too:
+    turns in which that loop was slower than usual do not count. ("pace" tells whether all of them were slow.)
     """
-    samples: dict[str, list[float]] = {}
+    turns: list[dict[str, float]] = []
+    until = time.perf_counter() + STAGES_S
+    while len(turns) <= repeats or time.perf_counter() < until:
+        before = pace()
+        spent = _time_kernels(scene)
+        forward, both = contenders.run_ours(scene)
+        _, empty = contenders.run_empty(scene)
+        turns.append({**spent, "forward": forward, "both": both, "torch alone": empty, "pace": max(before, pace())})
+    turns = turns[1:]  # the first compiles
+    usual = statistics.quantiles([turn["pace"] for turn in turns], n=20)[0]
+    kept = [turn for turn in turns if turn["pace"] <= PACE_SLACK * usual]
+    return {name: statistics.median(turn[name] for turn in kept) for name in kept[0]}
+
+
+def pace() -> float:
+    """Return the CPU seconds of a fixed loop of Python."""
+    start, total = time.thread_time(), 0
+    for number in range(5000):
+        total += number
+    return time.thread_time() - start
+
+
+def _time_kernels(scene: Scene) -> dict[str, float]:
+    """Return the CPU seconds of each kernel in a forward and backward call."""
     spent: dict[str, float] = {}
     original = workers.run
 
@@ -90,19 +117,12 @@ def stages(scene: Scene, repeats: int) -> dict[str, float]:
         spent[name] = spent.get(name, 0.0) + time.thread_time() - start
         return results
 
-    for turn in range(repeats + 1):
-        spent.clear()
-        workers.run = timed
-        try:
-            contenders.run_ours(scene)
-        finally:
-            workers.run = original
-        forward, both = contenders.run_ours(scene)
-        _, empty = contenders.run_empty(scene)
-        if turn:
-            for name, seconds in {**spent, "forward": forward, "both": both, "torch alone": empty}.items():
-                samples.setdefault(name, []).append(seconds)
-    return {name: statistics.median(values) for name, values in samples.items()}
+    workers.run = timed
+    try:
+        contenders.run_ours(scene)
+    finally:
+        workers.run = original
+    return spent
 
 
 def measure(name: str, repeats: int, peers: dict[str, Any]) -> dict[str, Any]:

@@ -22,11 +22,13 @@ Kind = tuple[str, torch.dtype, torch.device, torch.Size]
 def check_tensors(inputs: dict[str, Tensor], sh_degree: int | None) -> None:
     """Raise ConfigError unless all inputs of `rasterise` are floating-point tensors of one dtype on one device (those of
     means), and ShapeError if they do not fit together."""
+    kinds = []
     for name, tensor in inputs.items():
         if not isinstance(tensor, Tensor):
             given = type(tensor).__name__
             raise ConfigError(f"{name} is of type {given}, but a torch.Tensor is needed. Convert it.", name)
-    check_kinds(tuple([(name, given.dtype, given.device, given.shape) for name, given in inputs.items()]), sh_degree)
+        kinds.append((name, tensor.dtype, tensor.device, tensor.shape))
+    check_kinds(tuple(kinds), sh_degree)
 
 
 @lru_cache(maxsize=SHAPES)

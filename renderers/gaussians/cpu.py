@@ -67,6 +67,13 @@ def render(
     return images, alphas, Projection(means2d, *others)
 
 
+def _once(backward: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `backward` refusing second derivatives, as torch's `once_differentiable` does, but at a price only for who
+    asks for them (create_graph): torch switches gradients on for their sake."""
+    guarded = once_differentiable(backward)
+    return lambda ctx, *given: (guarded if torch.is_grad_enabled() else backward)(ctx, *given)
+
+
 class _Render(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
@@ -83,7 +90,7 @@ class _Render(torch.autograd.Function):
         return images, alphas, *projection
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g_images: Tensor | None, g_alphas: Tensor | None, *given: Tensor | None) -> tuple[Any, ...]:
         saved = ctx.saved_tensors
         tensors, memory = saved[:6], saved[6:]
@@ -179,7 +186,7 @@ class _Composite(torch.autograd.Function):
         return images, alphas
 
     @staticmethod
-    @once_differentiable
+    @_once
     def backward(ctx: Any, g_images: Tensor | None, g_alphas: Tensor | None) -> tuple[Tensor | None, ...]:
         swept = _sweep(ctx.drawn, ctx.saved_tensors, g_images, g_alphas)
         means2d = ctx.target()

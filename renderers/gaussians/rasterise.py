@@ -69,7 +69,9 @@ def rasterise(
     Limits: autocast is switched off inside, for positions do not survive 8-bit mantissas.
     """
     inputs = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
-    inputs |= {"viewmats": viewmats, "Ks": Ks} | ({} if backgrounds is None else {"backgrounds": backgrounds})
+    inputs["viewmats"], inputs["Ks"] = viewmats, Ks
+    if backgrounds is not None:
+        inputs["backgrounds"] = backgrounds
     checks.check_tensors(inputs, sh_degree)
     view = _view(width, height, render_mode, rasterize_mode, absgrad, backend)
     thresholds = (near_plane, far_plane, eps2d, radius_clip, rasterize_mode == "antialiased")
@@ -84,8 +86,10 @@ def rasterise(
         draw = _draw_compiled if chosen == "cpu" else _draw_reference
         has_colors = render_mode not in ("D", "ED")
         images, alphas, projection = draw(inputs, view, thresholds, sh_degree, has_colors)
-    sizes = {"width": width, "height": height, "n_cameras": len(viewmats), "gaussian_ids": None, "backend": chosen}
-    return images, alphas, {**projection._asdict(), **sizes}
+    meta = dict(zip(projection._fields, projection, strict=True))
+    meta["width"], meta["height"], meta["n_cameras"] = width, height, viewmats.shape[0]
+    meta["gaussian_ids"], meta["backend"] = None, chosen
+    return images, alphas, meta
 
 
 @lru_cache(maxsize=checks.SHAPES)

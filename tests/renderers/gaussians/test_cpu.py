@@ -294,6 +294,20 @@ def test_a_graph_can_be_walked_twice(make_scene):
         torch.autograd.grad(image.sum(), scene.gaussians)
 
 
+@pytest.mark.parametrize("with_cameras", [False, True])
+def test_second_derivatives_are_refused_and_first_ones_are_the_same(make_scene, with_cameras):
+    """Asking for a graph of the gradients is no error (a penalty may want it), differentiating them is one."""
+    scene = make_scene().to(torch.float32)
+    scene.viewmats.requires_grad_(with_cameras)
+    image, _, _ = rasterise(*scene.call(), backend="cpu")
+    loss = image.square().sum()
+    once = torch.autograd.grad(loss, scene.gaussians, retain_graph=True)
+    again = torch.autograd.grad(loss, scene.gaussians, create_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        again[4].square().sum().backward()
+
+
 def test_memory_comes_back(make_scene, monkeypatch):
     """Leased buffers return after backward, when a graph is dropped, and without gradients; their number stays."""
 
