@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from systems.base import DistillationSystem
 from systems.checkpoint import write_checkpoint
 from systems.moving_files import some_frames
 from systems.pictures import film
+from systems.stopping import StopRequest
 
 PREVIEW_VIEWS, PREVIEW_SIZE = 4, 128
 PLAIN_LINES = 20
@@ -110,35 +109,26 @@ class StopOnTime(Callback):
 class StopOnRequest(Callback):
     """Ctrl-C and SIGTERM end the run after the present step, saved whole; a second Ctrl-C ends it at once.
 
-    `requested` says whether that happened. Outside the main thread Python has no signals, and nothing is done.
+    `requested` says whether that happened.
     """
 
     def __init__(self, console: Console) -> None:
-        self.console, self.requested = console, False
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-        self._before = {number: signal.getsignal(number) for number in numbers}
+        self.console, self._request = console, StopRequest()
+        self.release = self._request.release
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._request.is_made
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Take over the signals; later than Lightning, which would end the process without saving."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self.requested and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.requested = trainer.should_stop = True
-
-        for number in self._before:
-            signal.signal(number, stop)
+        self._request.listen(lambda: setattr(trainer, "should_stop", True))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Say that the request was heard."""
         if self.requested:
             self.console.print(f"Stopping after step {pl_module.steps_done}, saving ...", markup=False)
-
-    def release(self) -> None:
-        """Give the signals back."""
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class ShowProgress(Callback):

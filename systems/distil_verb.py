@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from sds3d import run as runs
 from sds3d.config.load import is_override
 from sds3d.config.materials import MaterialsConfig, dump_materials, load_materials
 from sds3d.errors import ConfigError
+from systems.stopping import StopRequest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -202,7 +201,7 @@ def _shown(config: MaterialsConfig, console: Console) -> Iterator[Watch]:
     bar = Progress(*columns, console=console, disable=not console.is_terminal)
     task, each = bar.add_task("starting", total=config.total_steps), max(1, config.total_steps // _LINES)
     first: dict[str, float] = {}
-    with bar, _stopping() as requested:
+    with bar, StopRequest() as request:
 
         def watch(system: Any, terms: Mapping[str, Any]) -> bool:
             step, now = system.step, time.monotonic()
@@ -216,29 +215,9 @@ def _shown(config: MaterialsConfig, console: Console) -> Iterator[Watch]:
                 if not console.is_terminal:
                     console.print(f"step {step}/{config.total_steps}  {text}", markup=False)
             bar.update(task, completed=step)
-            return not requested
+            return not request.is_made
 
         yield watch
-
-
-@contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """Give a list that stays empty until a signal asks to stop; a second Ctrl-C ends at once."""
-    requested: list[int] = []
-
-    def stop(number: int, frame: Any) -> None:
-        if requested and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        requested.append(number)
-
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    numbers = (signal.SIGINT, signal.SIGTERM) if in_main_thread else ()
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield requested
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def _short(source: str) -> str:

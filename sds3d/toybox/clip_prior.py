@@ -19,8 +19,9 @@ from sds3d.errors import ConfigError
 from sds3d.priors.base import Query, split_like, stack_queries
 from sds3d.priors.loading import Network
 from sds3d.priors.noise_levels import NoiseLevels
-from sds3d.priors.video.base import FrameRule, VideoPrior, resized
+from sds3d.priors.video.base import FrameRule, resized
 from sds3d.priors.video.codec import ClipCodec
+from sds3d.priors.video.coded import CodedVideoPrior
 from sds3d.priors.video.settings import VideoSettings
 from sds3d.toybox.captions import Description
 from sds3d.toybox.clips import ClipDescription, composite, render_clip
@@ -45,7 +46,7 @@ PLACES = 1
 Words = tuple[int, int, int]
 
 
-class ToyClipPrior(VideoPrior):
+class ToyClipPrior(CodedVideoPrior):
     """z0 given text and camera is a mixture of `SPECIMENS` Gaussians N(clip_k, std^2 I), each as likely as the others.
 
     E[z0 | z_t] is the mean of the components' posteriors, weighted by how well each explains z_t. A text that names no
@@ -95,20 +96,6 @@ class ToyClipPrior(VideoPrior):
         pictures = Path(path).parent / "toybox"
         autoencoder = load_network(AutoencoderTiny, pictures / "vae", torch.float32).to(device)
         return cls(autoencoder, video_levels("betas", make_scheduler().config, 1)[0], device, settings)
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        """Return z0 [B, C, F, h, w] float32 of clips [B, F, H, W, 3] in [0, 1], differentiable in `rgb`."""
-        self.check_clip(rgb)
-        return self.codec.encode(resized(rgb, self.size))
-
-    def decode(self, z0: Tensor) -> Tensor:
-        """Return clips [B, F, H, W, 3] float32, about [0, 1], not clamped."""
-        return self.codec.decode(z0)
-
-    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (alpha, sigma), [B, 1, 1, 1, 1] float32 each."""
-        alpha, sigma = self.levels.at(t)
-        return alpha[..., None], sigma[..., None]
 
     def text(self, texts: Sequence[str]) -> Tensor:
         """Return [n, 1, 3]: places of noun, colour and motion in the toybox's lists, -1 for none."""

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +17,7 @@ from sds3d.datasets.rendered import spread
 from sds3d.datasets.view_set import ViewSet
 from systems import distil_verb
 from systems.radiance_to_pbr_source import kind_of
+from systems.stopping import StopRequest
 
 SIZE, VIEWS = 16, 5
 TINY = [
@@ -49,10 +47,13 @@ def write_ball(folder: Path, channels: int = 4) -> Path:
     return folder
 
 
-@contextmanager
-def stopped() -> Iterator[list[int]]:
-    """Stand in for `_stopping` as if Ctrl-C had been pressed in the first step."""
-    yield [signal.SIGINT]
+class Pressed(StopRequest):
+    """Ctrl-C is pressed in the first step."""
+
+    def __enter__(self) -> Pressed:
+        super().__enter__()
+        signal.raise_signal(signal.SIGINT)
+        return self
 
 
 def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -113,23 +114,13 @@ def test_pictures_without_alpha_or_without_a_partner_are_refused(
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()  # a run that made nothing leaves nothing
 
 
-def test_a_second_ctrl_c_ends_at_once() -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with distil_verb._stopping() as requested:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert requested == [signal.SIGINT]
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) == before
-
-
 @pytest.mark.slow
 def test_a_run_is_stopped_continued_and_lit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ball, out = write_ball(tmp_path / "ball"), tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(distil_verb, "_stopping", stopped)
+        patch.setattr(distil_verb, "StopRequest", Pressed)
         assert launch.execute(["distil", str(ball), "--out", str(out), "--max-steps", "2", *TINY]) == 130
     assert f"distil --out {out} --resume" in capsys.readouterr().err
     assert json.loads((out / "run.json").read_text())["status"] == "interrupted"

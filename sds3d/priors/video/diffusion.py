@@ -19,8 +19,9 @@ from sds3d.priors.memory import MemorySwitches, set_up_autoencoder, set_up_denoi
 from sds3d.priors.parametrisation import Parametrisation, output_to_epsilon
 from sds3d.priors.text_encoders import READINGS as CLIP_READINGS
 from sds3d.priors.text_encoders import TextEncoders
-from sds3d.priors.video.base import FrameRule, VideoPrior, resized
+from sds3d.priors.video.base import FrameRule, resized
 from sds3d.priors.video.codec import ClipCodec
+from sds3d.priors.video.coded import CodedVideoPrior
 from sds3d.priors.video.families import Family
 from sds3d.priors.video.first_frame import check_can_start, each_picture, with_first
 from sds3d.priors.video.levels import video_levels
@@ -42,7 +43,7 @@ class Opened:
     switches: MemorySwitches
 
 
-class DiffusersVideoPrior(VideoPrior):
+class DiffusersVideoPrior(CodedVideoPrior):
     """A video model in a diffusers folder, frozen; everything read from its configurations. Use `from_folder`.
 
     The network runs in `dtype`, the autoencoder in `vae_dtype`, all arithmetic on predictions in float32. Subclasses
@@ -169,20 +170,6 @@ class DiffusersVideoPrior(VideoPrior):
         return self.codec.encode(resized(first.permute(0, 2, 3, 1)[:, None], self.size))
 
     # ---- the protocol
-
-    def encode(self, rgb: Tensor) -> Tensor:
-        """Return z0 [B, C, f, h, w] float32 of clips [B, F, H, W, 3] in [0, 1], differentiable in `rgb`."""
-        self.check_clip(rgb)
-        return self.codec.encode(resized(rgb, self.size))
-
-    def decode(self, z0: Tensor) -> Tensor:
-        """Return clips [B, F, H, W, 3] float32, about [0, 1], not clamped."""
-        return self.codec.decode(z0)
-
-    def alpha_sigma(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (alpha, sigma), [B, 1, 1, 1, 1] float32 each."""
-        alpha, sigma = self.levels.at(t)
-        return alpha[..., None], sigma[..., None]
 
     def text(self, texts: Sequence[str]) -> Tensor:
         """Return [n, rows, dim] embeddings in the network's dtype; texts longer than the limit are cut with a warning.
