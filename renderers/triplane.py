@@ -21,7 +21,7 @@ from renderers.volume.rays import Rays, camera_rays
 from renderers.volume.regularisers import eikonal, opacity
 from renderers.volume.samples import Samples
 from sds3d.cameras import Cameras
-from sds3d.config.generator import VolumeConfig
+from sds3d.config.generator_views import VolumeConfig
 from sds3d.errors import ShapeError
 from sds3d.generators.base import Planes
 from sds3d.generators.heads import FieldHeads

@@ -18,7 +18,7 @@ from renderers.surface import vertex_normals
 from renderers.triplane import Field, check_views, shrink
 from renderers.triplane_grid import GridField
 from sds3d.cameras import Cameras
-from sds3d.config.generator import MeshConfig
+from sds3d.config.generator_views import MeshConfig
 from sds3d.generators.base import Planes
 
 FIT = 0.999

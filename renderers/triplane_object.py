@@ -13,7 +13,7 @@ from renderers.base import Render, Renderer
 from renderers.triplane import Field, field_of, render_volume
 from renderers.triplane_grid import GridField
 from sds3d.cameras import Cameras
-from sds3d.config.generator import VolumeConfig
+from sds3d.config.generator_views import VolumeConfig
 from sds3d.errors import AssetError, ShapeError
 from sds3d.generators.base import Planes
 from sds3d.generators.heads import FieldHeads

@@ -13,7 +13,7 @@ import torch
 from renderers.base import Renderer
 from renderers.triplane_object import TriplaneRenderer
 from sds3d.config import Recipe
-from sds3d.config.generator import ViewConfig, VolumeConfig
+from sds3d.config.generator_views import ViewConfig, VolumeConfig
 from sds3d.errors import ConfigError
 from sds3d.generators.base import Latents
 from sds3d.generators.progress import sample

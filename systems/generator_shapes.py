@@ -8,7 +8,7 @@ from torch import Tensor
 from renderers.triplane import render_field
 from renderers.triplane_grid import GridField
 from sds3d.cameras import turntable
-from sds3d.config.generator import VolumeConfig
+from sds3d.config.generator_views import VolumeConfig
 from sds3d.generators.shape_grids import field_values
 
 DRAWN = VolumeConfig(samples=32, sharpness=40.0, field="grid", keep_surface=False)

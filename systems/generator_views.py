@@ -7,7 +7,7 @@ from torch import Tensor
 
 from renderers.base import Render
 from sds3d.cameras import Cameras
-from sds3d.config.generator import ViewConfig
+from sds3d.config.generator_views import ViewConfig
 from sds3d.errors import ConfigError
 from sds3d.generators.base import Assets, Latents
 

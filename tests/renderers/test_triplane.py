@@ -11,7 +11,7 @@ import torch
 from renderers import triplane, triplane_mesh
 from renderers.triplane_sampling import gathered, plane_coordinates, sample_planes
 from sds3d.cameras import orbit
-from sds3d.config.generator import MeshConfig, VolumeConfig
+from sds3d.config.generator_views import MeshConfig, VolumeConfig
 from sds3d.errors import ShapeError
 from sds3d.generators.base import Planes
 from sds3d.generators.heads import FieldHeads

@@ -9,7 +9,7 @@ import torch
 
 from renderers.triplane_object import TriplaneRenderer
 from sds3d.cameras import turntable
-from sds3d.config.generator import VolumeConfig
+from sds3d.config.generator_views import VolumeConfig
 from sds3d.errors import ShapeError
 from sds3d.generators.base import Planes
 from sds3d.generators.heads import FieldHeads
