@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from renderers.gbuffer import from_mesh
 from renderers.gbuffer_assets import Guess
-from renderers.meshes.edges import neighbours
+from renderers.meshes.edges import neighbours, weld
 from renderers.meshes.texture import sample_texture
 from renderers.surface import vertex_normals
 from renderers.surface_texture import Places
@@ -33,12 +34,14 @@ class MaterialMesh(nn.Module):
 
     Args:
         mesh: with uvs where it has textures. guess: roughness and metalness of a mesh without a material of its own.
+        normals: [V, 3] unit vectors at its vertices, as `read_mesh_and_normals` finds them: edges whose vertices are there
+            twice may be hard. None: smooth everywhere, whatever is there twice.
 
     Source: glTF 2.0, section 3.9: textures times factors, base colour and emission sRGB, roughness green, metalness blue;
         normals in the frame of the smooth normal, the tangent along u and the bitangent along v upwards.
     Deviations: the tangent is that of the triangle, made orthogonal to the smooth normal, as `radiance_to_pbr_export` bakes
         it; viewers average it at vertices.
-    Limits: textures are read without mip-maps; opacity and hard edges of files (normals of their own) are left out.
+    Limits: textures are read without mip-maps; opacity is left out.
     """
 
     vertices: Tensor
@@ -49,15 +52,16 @@ class MaterialMesh(nn.Module):
     colours: Tensor
     beyond: Tensor
 
-    def __init__(self, mesh: Mesh, guess: Guess | None = None) -> None:
+    def __init__(self, mesh: Mesh, guess: Guess | None = None, normals: NDArray[np.float32] | None = None) -> None:
         super().__init__()
-        mesh = welded(mesh)
+        mesh = welded(mesh) if normals is None else mesh
         self.material = mesh.material if mesh.is_textured else None
         self.guess = guess or Guess()
         self.register_buffer("vertices", torch.from_numpy(mesh.vertices))
         self.register_buffer("faces", torch.from_numpy(mesh.faces))
-        self.register_buffer("beyond", neighbours(self.faces))
-        self.register_buffer("normals", vertex_normals(self.vertices, self.faces))
+        self.register_buffer("beyond", neighbours(weld(self.vertices, self.faces)[1]))
+        smooth = vertex_normals(self.vertices, self.faces)
+        self.register_buffer("normals", smooth if normals is None else torch.from_numpy(normals))
         self.register_buffer("colours", torch.from_numpy(mesh.colors))
         uvs, uv_faces = mesh.uvs, mesh.uv_faces
         if uvs is None or uv_faces is None:

@@ -178,12 +178,12 @@ def _open(folder: Path, guess: Guess) -> Lit:
 def _open_file(file: Path, guess: Guess) -> Lit:
     """Return the mesh of a file, such as our own export; one that does not fit before the camera is centred and scaled."""
     from renderers.material_mesh import MaterialMesh, fitted
-    from sds3d.export.read_mesh import read_mesh
+    from sds3d.export.read_mesh import read_mesh_and_normals
 
-    mesh = read_mesh(file)  # not repaired: it is shown as it is
-    asset = MaterialMesh(mesh, guess)
+    mesh, normals = read_mesh_and_normals(file)  # not repaired: it is shown as it is
+    asset = MaterialMesh(mesh, guess, normals)
     if not SMALLEST <= asset.radius <= LARGEST:
-        asset = MaterialMesh(fitted(mesh, FITTED), guess)
+        asset = MaterialMesh(fitted(mesh, FITTED), guess, normals)
     return Lit(
         view=asset.gbuffer,
         shader=asset.picture,

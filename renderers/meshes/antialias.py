@@ -30,8 +30,9 @@ def antialias(
 
     Args:
         image: [B, H, W, K] sampled at the pixel centres: colour, mask, normals. fragments, clip [B, V, 4], faces [F, 3]: of
-            the `rasterise` call it was shaded from; vertices must be shared by adjacent faces (see `edges.weld`).
-        beyond: [F, 3] of `edges.neighbours(faces)`; None computes it, so keep it where faces do not change.
+            the `rasterise` call it was shaded from.
+        beyond: [F, 3] of `edges.neighbours(faces)`; None computes it, so keep it where faces do not change. If adjacent
+            faces do not share vertices, it is that of the welded ones (see `edges.weld`).
             Raises ShapeError if it is of another mesh.
         steps: faces looked at between two pixels; see `silhouettes.STEPS`.
 

@@ -153,8 +153,9 @@ def _step(
     begin = torch.gather(corners, 1, (k + 1) % 3).squeeze(1)
     end = torch.gather(corners, 1, (k + 2) % 3).squeeze(1)
     following = torch.gather(beyond[walk.face], 1, k).squeeze(1)
-    others = faces[following.clamp_min(0)]
-    is_opposite = (others != begin[:, None]) & (others != end[:, None])
+    others, back = faces[following.clamp_min(0)], beyond[following.clamp_min(0)]
+    # By the way back, for vertices may be there twice.
+    is_opposite = (back == walk.face[:, None]) & (others != begin[:, None]) & (others != end[:, None])
     opposite = torch.gather(others, 1, is_opposite.to(torch.uint8).argmax(dim=-1, keepdim=True)).squeeze(1)
     # Both faces on one side of the plane through the eye and their edge: the surface folds back there.
     inner = torch.gather(vertices, 1, k[..., None].expand(-1, 1, 3)).squeeze(1)

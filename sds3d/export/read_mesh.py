@@ -31,12 +31,36 @@ def read_mesh(path: Path | str) -> Mesh:
     Raises: AssetError if the file is missing, broken, of another kind, without triangles, or names a picture that
         cannot be read. Limits: what needs repair is not repaired (see `sds3d.meshing.repair`); opacity is left out.
     """
+    return read_mesh_and_normals(path)[0]
+
+
+def read_mesh_and_normals(path: Path | str) -> tuple[Mesh, NDArray[np.float32] | None]:
+    """Return what `read_mesh` does, and the file's own unit normals [V, 3] at its vertices, world frame.
+
+    They say which edges are hard; the file has a vertex twice there. None if a part has none, or some are unusable.
+    """
     source = Path(path).expanduser()
     meshes = _load(source)
-    is_linear = source.suffix.lower() == ".glb"
-    parts = [_converted(mesh, is_linear) for mesh in meshes]
+    kind = source.suffix.lower()
+    normals = _normals(meshes)
+    parts = [_converted(mesh, kind == ".glb") for mesh in meshes]
     made = parts[0] if len(parts) == 1 else _joined(parts)
-    return replace(made, vertices=from_gltf_axes(made.vertices)) if source.suffix.lower() in Y_UP else made
+    if kind not in Y_UP:
+        return made, normals
+    return replace(made, vertices=from_gltf_axes(made.vertices)), None if normals is None else from_gltf_axes(normals)
+
+
+def _normals(parts: list[Any]) -> NDArray[np.float32] | None:
+    """Return the unit normals of all trimesh meshes together, in the order of `_converted`, as far as their file has them."""
+    given = []
+    for part in parts:
+        if "vertex_normals" not in part._cache:  # trimesh would make them up, and says in no other way that it did
+            return None
+        normals = np.asarray(part.vertex_normals, np.float32)
+        given.append(normals[part.faces].reshape(-1, 3) if part.visual.kind == "face" else normals)
+    found = np.concatenate(given)
+    length = np.linalg.norm(found, axis=1, keepdims=True)
+    return found / length if np.isfinite(found).all() and (length > 0.5).all() else None
 
 
 def _load(source: Path) -> list[Any]:

@@ -111,7 +111,7 @@ def placed_parts(loaded: Any) -> list[Any]:
     for node in sorted(loaded.graph.nodes_geometry, key=str):  # the reader's own order differs from run to run
         matrix, name = loaded.graph[node]
         source = loaded.geometry[name]
-        part = source.copy()
+        part = source.copy(include_cache=True) if hasattr(source, "faces") else source.copy()  # keeps its normals
         kept = getattr(source.visual, "vertex_attributes", None)
         if kept and part.visual.kind == "texture":
             part.visual.vertex_attributes.update({key: np.array(kept[key]) for key in kept})

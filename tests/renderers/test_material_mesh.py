@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import trimesh
 
 from renderers.gbuffer import from_mesh
 from renderers.gbuffer_assets import Guess, shown_by
@@ -16,7 +17,7 @@ from renderers.material_mesh import MaterialMesh
 from sds3d.cameras import Cameras, orbit
 from sds3d.export.axes import linear_to_srgb, to_gltf_axes
 from sds3d.export.mesh import write_mesh
-from sds3d.export.read_mesh import read_mesh
+from sds3d.export.read_mesh import read_mesh, read_mesh_and_normals
 from sds3d.meshing.bake import bake_image, find_texels
 from sds3d.meshing.mesh import Material, Mesh
 from sds3d.meshing.unwrap import unwrap
@@ -212,6 +213,41 @@ def test_bumps_turn_normals_along_u_and_v() -> None:
             seen = MaterialMesh(Mesh(vertices, faces, np.ones_like(vertices), uvs, faces, white)).gbuffer(camera)
             expected = torch.tensor([sign * bump[0], bump[1], bump[2]])
             torch.testing.assert_close(seen.normal[0, 8, 8], expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("ending", ["glb", "ply", "obj"])
+def test_hard_edges_of_a_file_are_hard_and_smooth_ones_smooth(ending: str, tmp_path: Path, cameras: Cameras) -> None:
+    """A box of single faces with normals of their own is seen with those; without them, or with smooth ones, it is smooth."""
+    box = trimesh.creation.box([1.0, 0.8, 0.6])
+    flat = trimesh.Trimesh(
+        box.vertices[box.faces].reshape(-1, 3),
+        np.arange(36).reshape(-1, 3),
+        vertex_normals=np.repeat(box.face_normals, 3, axis=0),
+        process=False,
+    )
+    path, scene = tmp_path / f"box.{ending}", trimesh.Scene()
+    scene.add_geometry(flat, transform=trimesh.transformations.rotation_matrix(0.5, [0.3, 0.5, 1.0]))
+    options = {"glb": {"include_normals": True}, "ply": {"vertex_normal": True}, "obj": {"include_normals": True}}
+    (scene if ending == "glb" else flat).export(path, **options[ending])
+    mesh, normals = read_mesh_and_normals(path)
+    assert normals is not None
+    hard, soft = MaterialMesh(mesh, normals=normals).gbuffer(cameras), MaterialMesh(mesh).gbuffer(cameras)
+    inside = hard.alpha[..., 0] > 0.999
+    corners = torch.from_numpy(mesh.vertices[mesh.faces])
+    sides = torch.nn.functional.normalize(torch.cross(*(corners[:, 1:] - corners[:, :1]).unbind(1), dim=1), dim=1)
+    along = (hard.normal[inside] @ sides.T).amax(dim=1)
+    assert (along > 0.999).float().mean() > 0.9  # blended where faces meet
+    assert ((soft.normal[inside] @ sides.T).amax(dim=1) > 0.999).float().mean() < 0.3
+    torch.testing.assert_close(hard.alpha, soft.alpha, atol=1e-5, rtol=0)
+
+
+def test_files_without_normals_or_with_useless_ones_are_smooth(tmp_path: Path) -> None:
+    box = trimesh.creation.box()
+    box.export(tmp_path / "plain.glb", include_normals=False)
+    assert read_mesh_and_normals(tmp_path / "plain.glb")[1] is None
+    flat = trimesh.Trimesh(box.vertices, box.faces, vertex_normals=np.zeros((8, 3)), process=False)
+    flat.export(tmp_path / "zero.ply", vertex_normal=True)
+    assert read_mesh_and_normals(tmp_path / "zero.ply")[1] is None
 
 
 def test_factors_emission_and_guesses() -> None:

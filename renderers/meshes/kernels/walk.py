@@ -65,9 +65,10 @@ def walk(clip, faces, beyond, camera, f, last, x0, y0, x1, y1, steps):
             return 3 * f + k
         a, b = faces[f, (k + 1) % 3], faces[f, (k + 2) % 3]
         opposite = faces[following, 0]
-        for other in range(1, 3):
-            if opposite == a or opposite == b:  # noqa: SIM109  (compiled)
-                opposite = faces[following, other]
+        for other in range(3):  # by the way back, for vertices may be there twice
+            vertex = faces[following, other]
+            if beyond[following, other] == f and vertex != a and vertex != b:
+                opposite = vertex
         line = cross(corner(clip, camera, a), corner(clip, camera, b))
         if dot(corner(clip, camera, faces[f, k]), line) * dot(corner(clip, camera, opposite), line) > 0.0:
             return 3 * f + k

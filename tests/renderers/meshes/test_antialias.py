@@ -186,6 +186,16 @@ def test_kept_neighbours_give_the_same_picture_and_wrong_ones_an_error(sphere_cl
         antialias(torch.zeros(2, 8, 16, 1), drawn, clip, faces)
 
 
+def test_faces_with_vertices_of_their_own_have_the_same_outline(sphere_clip):
+    """As files have them at hard edges: with the neighbours of the welded faces nothing differs, without them all edges end."""
+    for dtype in (torch.float32, torch.float64):
+        clip, faces = sphere_clip(24, dtype=dtype)
+        apart = clip[:, faces.flatten()], torch.arange(faces.numel()).view(-1, 3)
+        expected = coverage(clip, faces, 24)
+        torch.testing.assert_close(coverage(*apart, 24, beyond=neighbours(faces)), expected)
+        assert (coverage(*apart, 24) - expected).abs().max() > 0.1
+
+
 def test_a_mesh_without_faces_has_an_image_and_a_gradient():
     clip = torch.rand(2, 4, 4, requires_grad=True)
     faces = torch.zeros(0, 3, dtype=torch.int64)
