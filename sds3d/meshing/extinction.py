@@ -117,6 +117,7 @@ def _add(splats: Splats, grid: Grid, extinction: Array, colors: Array) -> None:
     extent = np.sqrt(np.einsum("nij,nj->ni", rotations**2, scales**2))
     alpha = np.minimum(splats.opacities.astype(np.float64), MAX_ALPHA)
     reach = extent * np.sqrt(2.0 * np.log(np.maximum(alpha / MIN_ALPHA, 1.0)))[:, None]
+    reach = np.maximum(reach, 0.5 * grid.cell)  # the faintest reach no node, but are drawn all the same: they get one
     low = np.ceil(grid.to_index(splats.means - reach)).clip(0, grid.shape).astype(int)
     high = (np.floor(grid.to_index(splats.means + reach)) + 1).clip(0, grid.shape).astype(int)
     lines = np.array(LINES) / np.linalg.norm(LINES, axis=1, keepdims=True)

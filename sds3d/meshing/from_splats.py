@@ -85,7 +85,8 @@ def _opaque(extinction: Array, grid: Grid) -> float:
 def _drawn(splats: Splats) -> Splats:
     drawn = visible(splats)
     if len(drawn) == 0:
-        largest = f"{float(np.nanmax(splats.opacities)):.2g}" if len(splats) else "none"
+        opacities = splats.opacities[~np.isnan(splats.opacities)]
+        largest = f"{float(opacities.max()):.2g}" if len(opacities) else "none"
         raise AssetError(
             f"No mesh can be made: none of the {len(splats)} Gaussians is visible (largest opacity {largest}). At "
             "least one finite Gaussian with opacity above 1/255 is needed: train longer or take an earlier checkpoint."

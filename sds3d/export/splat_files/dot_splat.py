@@ -33,10 +33,14 @@ def write(path: Path | str, splats: Splats) -> Path:
     first, because viewers draw while they load. The axes stay those of our world, +Z up: the format names no frame.
 
     Source: the records of the viewer github.com/antimatter15/splat. Deviation: its converter cuts off, this one rounds.
-    Raises: AssetError if a value is not finite or the file cannot be written.
+    Raises: AssetError if there are no Gaussians, a value is not finite, or the file cannot be written.
     """
     check_finite(splats, path)
-    if len(splats) and splats.log_scales.max() > _LARGEST_LOG_SCALE:
+    if not len(splats):
+        raise AssetError(
+            f"'{path}' was not written: there are 0 Gaussians, and an empty .splat file says nothing. Export ply.", path
+        )
+    if splats.log_scales.max() > _LARGEST_LOG_SCALE:
         raise AssetError(
             f"'{path}' was not written: a log scale is {splats.log_scales.max():g}, but .splat holds up to "
             f"{_LARGEST_LOG_SCALE:g}. Remove Gaussians of that size, or export ply.",
@@ -54,11 +58,13 @@ def write(path: Path | str, splats: Splats) -> Path:
 def read(path: Path | str) -> Splats:
     """Read a `.splat` file; no axes are turned.
 
-    Raises: AssetError if the file is missing, not a whole number of records, or holds impossible values (the format
+    Raises: AssetError if the file is missing, empty, not a whole number of records, or holds impossible values (the format
     has no mark of its own, so this is how other files are told apart).
     """
     data = read_bytes(path, ".splat")
-    if not data or len(data) % _RECORD.itemsize:
+    if not data:
+        raise refused(path, "it is empty", _NEEDED)
+    if len(data) % _RECORD.itemsize:
         raise refused(path, f"its {len(data)} bytes are no multiple of 32", _NEEDED)
     records = np.frombuffer(data, _RECORD)
     means, scales = records["centre"], records["scale"]

@@ -62,7 +62,8 @@ def read(path: Path | str) -> Splats:
     data = read_bytes(source, "splat PLY")
     count, layout, start = _parse_header(data, source)
     table = _table(data, count, layout, start, source)
-    rest_names = sorted((n for n in layout.names or () if n.startswith("f_rest_")), key=lambda n: int(n[7:]))
+    numbered = (name for name in layout.names or () if name.startswith("f_rest_") and name[7:].isdecimal())
+    rest_names = sorted(numbered, key=lambda name: int(name[7:]))
     missing = [
         name for name in _property_names(0) if name not in (layout.names or ()) and name not in ("nx", "ny", "nz")
     ]

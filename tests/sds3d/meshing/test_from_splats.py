@@ -114,6 +114,22 @@ def test_one_faint_gaussian_is_still_a_mesh() -> None:
     np.testing.assert_allclose(mesh.vertices.mean(axis=0), splats.means[0], atol=0.02)
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_splats_that_are_only_just_drawn_are_a_mesh(count: int) -> None:
+    """Opacity 1.007 / 255: visible at the centre alone, where no node of the grid need be."""
+    splats = ball_with_handle(-5.53).where(np.arange(1000) < count)
+    mesh = mesh_from_splats(splats, resolution=24)
+    assert_closed(mesh)
+    assert np.isfinite(mesh.vertices).all() and np.isfinite(mesh.colors).all()
+
+
+def test_opacities_of_nan_are_an_error_too() -> None:
+    splats = ball_with_handle()
+    splats.opacity_logits[:] = np.nan
+    with pytest.raises(AssetError, match=r"none of the 1000 Gaussians is visible \(largest opacity none\)"):
+        mesh_from_splats(splats)
+
+
 def test_turning_the_splats_by_a_right_angle_turns_the_mesh() -> None:
     splats = ball_with_handle()
     turn = np.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])

@@ -89,10 +89,17 @@ def test_extremes_stay_finite(tmp_path: Path, make_splats: Make) -> None:
         dot_splat.write(tmp_path / "t.splat", splats)
 
 
+def test_no_splats_are_not_written(tmp_path: Path, make_splats: Make) -> None:
+    """The format has no header: an empty file would be refused by every reader, ours too."""
+    with pytest.raises(AssetError, match=r"was not written: there are 0 Gaussians, and an empty .splat file says"):
+        dot_splat.write(tmp_path / "s.splat", make_splats(0))
+    assert not list(tmp_path.iterdir())
+
+
 def test_foreign_and_damaged_files_are_refused_with_the_reason(tmp_path: Path, make_splats: Make) -> None:
     whole = dot_splat.write(tmp_path / "s.splat", make_splats(3)).read_bytes()
     cases = {
-        b"": "its 0 bytes are no multiple of 32",
+        b"": "splats: it is empty. Needed is",
         whole[:-1]: "its 95 bytes are no multiple of 32",
         b"\xff" * 64: "not finite, or scales are negative",
         whole[:12] + struct.pack("<f", -1.0) + whole[16:]: "scales are negative",

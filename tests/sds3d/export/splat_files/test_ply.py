@@ -138,6 +138,16 @@ def test_damaged_and_foreign_files_are_refused_with_the_reason(tmp_path: Path, m
         ply.read(tmp_path / "none.ply")
 
 
+def test_properties_that_only_look_like_harmonics_are_ignored(tmp_path: Path, make_splats: Make) -> None:
+    whole = ply.write(tmp_path / "s.ply", make_splats(rest=3)).read_bytes()
+    for name in (b"f_rest_x", b"f_rest_"):
+        (tmp_path / "odd.ply").write_bytes(whole.replace(b"property float nx", b"property float " + name))
+        assert_same(ply.read(tmp_path / "odd.ply"), ply.read(tmp_path / "s.ply"))
+        (tmp_path / "bad.ply").write_bytes(whole.replace(b"property float f_rest_8", b"property float " + name))
+        with pytest.raises(AssetError, match="not one of 3D Gaussians: it has 8 f_rest properties"):
+            ply.read(tmp_path / "bad.ply")
+
+
 def test_nan_is_not_written(tmp_path: Path, make_splats: Make) -> None:
     splats = make_splats()
     splats.log_scales[2, 1] = np.nan
