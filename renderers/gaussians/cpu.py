@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from renderers.gaussians import workers
-from renderers.gaussians.plans import LANES, FramePlan, View, kernels, plan_frame, plan_projection
+from renderers.gaussians.packing import pack
+from renderers.gaussians.plans import FramePlan, View, kernels, plan_frame, plan_projection
 from renderers.gaussians.projection import Projection
 from renderers.gaussians.scratch import lease
 
@@ -83,7 +84,7 @@ class _Render(torch.autograd.Function):
         ctx.placed, projection, records, is_usable = project(tensors, view, thresholds, looked_at)
         if not is_usable:
             check()
-        ctx.drawn, images, alphas, memory = _draw(projection, records, features, view, backgrounds)
+        ctx.drawn, images, alphas, memory = _draw(projection.means2d.shape[1], records, features, view, backgrounds)
         ctx.save_for_backward(*tensors, *memory)
         ctx.mark_non_differentiable(projection.radii)
         ctx.set_materialize_grads(False)
@@ -144,6 +145,8 @@ def _project_back(placed: Placed, tensors: Sequence[Tensor], incoming: Sequence[
     spare = tensors[0].new_empty(placed.threads * found.projection_spare // 4)
     places = [0 if gradient is None else gradient.data_ptr() for gradient in (*incoming, *gradients)]
     job = bytearray(placed.job)  # a graph may be walked again
+    tensors = [tensor.contiguous() for tensor in tensors]  # those of forward, unless hooks moved them: see `_in_place`
+    found.put_inputs(job, *[tensor.data_ptr() for tensor in tensors], 0, 0, 0, 0, 0, 0)
     found.put_projection_gradients(job, spare.data_ptr(), *places)
     workers.run(placed.threads, found.project_back, found.projecting.view(job), is_taken=True)
     return gradients
@@ -179,8 +182,8 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
         """Take means2d, depths, conics, opacities, features, and, in one tuple, what `composite` makes of the rest."""
-        *projected, features, (view, records, backgrounds, radii, ctx.target) = arguments
-        ctx.drawn, images, alphas, memory = _draw(Projection(*projected, radii), records, features, view, backgrounds)
+        *_, features, (view, records, backgrounds, radii, ctx.target) = arguments
+        ctx.drawn, images, alphas, memory = _draw(radii.shape[1], records, features, view, backgrounds)
         ctx.save_for_backward(*memory)
         ctx.set_materialize_grads(False)
         return images, alphas
@@ -196,8 +199,8 @@ class _Composite(torch.autograd.Function):
 
 
 class Drawn(NamedTuple):
-    """A picture that has been drawn: its job, plan and view, tile entries, threads, and the backgrounds, whose address is
-    in the job."""
+    """A picture that has been drawn: its job, plan and view, tile entries, threads, the backgrounds, whose address is in
+    the job, and the addresses of the memory that backward reads."""
 
     job: bytearray
     plan: FramePlan
@@ -205,6 +208,7 @@ class Drawn(NamedTuple):
     entries: int
     threads: int
     behind: Tensor
+    places: list[int]
 
 
 class Swept(NamedTuple):
@@ -219,11 +223,11 @@ class Swept(NamedTuple):
 
 
 def _draw(
-    projection: Projection, records: Tensor, features: Tensor, view: View, backgrounds: Tensor | None
+    count: int, records: Tensor, features: Tensor, view: View, backgrounds: Tensor | None
 ) -> tuple[Drawn, Tensor, Tensor, tuple[Tensor, ...]]:
     """Return what backward needs, images, alphas, and the memory that backward reads."""
     found, (cameras, padded, _), features = kernels(), records.shape, features.contiguous()
-    count, channels = projection.means2d.shape[1], features.shape[-1]
+    channels = features.shape[-1]
     threads = workers.thread_count(BINNING_US * cameras * count)
     plan = plan_frame(count, padded, cameras, channels, features.dim() == 3, view, threads)
     behind = plan.black
@@ -243,12 +247,26 @@ def _draw(
     workers.run(plan.binners, found.distribute, record, is_taken=True)
     workers.run(threads, plan.draw, record, is_taken=True)
     images, alphas = out.as_strided(*plan.images), out.as_strided(*plan.alphas)
-    drawn = Drawn(job, plan, view, entries, threads, behind)
-    return drawn, images, alphas, (records, features, kept, lists, images)
+    memory = (records, features, kept, lists, images)
+    drawn = Drawn(job, plan, view, entries, threads, behind, [part.data_ptr() for part in memory])
+    return drawn, images, alphas, memory
+
+
+def _in_place(drawn: Drawn, memory: Sequence[Tensor]) -> tuple[Drawn, Sequence[Tensor]]:
+    """Return a picture and its memory, drawn again if the memory is not where it was.
+
+    Hooks on saved tensors (activation checkpointing, offloading) hand over copies, and the job has the old addresses.
+    """
+    if [part.data_ptr() for part in memory] == drawn.places:
+        return drawn, memory
+    records, features, count = memory[0].contiguous(), memory[1], drawn.plan.rows[1]
+    drawn, _, _, memory = _draw(count, records, features, drawn.view, drawn.behind[:, : features.shape[-1]])
+    return drawn, memory
 
 
 def _sweep(drawn: Drawn, memory: Sequence[Tensor], g_images: Tensor | None, g_alphas: Tensor | None) -> Swept:
     """Return the gradients of what was drawn, for those of images and alphas."""
+    drawn, memory = _in_place(drawn, memory)
     found, (records, features, *_) = kernels(), memory
     plan, view = drawn.plan, drawn.view
     size = plan.slot_bytes * drawn.entries
@@ -275,22 +293,3 @@ def _sweep(drawn: Drawn, memory: Sequence[Tensor], g_images: Tensor | None, g_al
     workers.run(drawn.threads, plan.sweep, record, is_taken=True)
     workers.run(drawn.threads, found.reduce, record, is_taken=True)
     return swept
-
-
-def pack(projection: Projection) -> Tensor:
-    """Return the records [C, padded N, 16] of Gaussians that were projected elsewhere."""
-    from renderers.gaussians.kernels.projection import HALF_LOG2_E, LEVEL_FACTOR, LEVEL_SLACK, LOG2_LEVELS
-
-    means2d, depths, conics, opacities, radii = (field.detach() for field in projection)
-    a, b, c = conics.double().unbind(-1)
-    determinant = (a * c - b * b).clamp_min(1e-300)
-    slope = (c * HALF_LOG2_E).sqrt()
-    log2_opacity = opacities.double().clamp_min(1e-30).log2()
-    extent = (((log2_opacity + LOG2_LEVELS).clamp_min(0.0) * LEVEL_FACTOR + LEVEL_SLACK) / HALF_LOG2_E).sqrt()
-    half_x, half_y = extent * (c / determinant).sqrt(), extent * (a / determinant).sqrt()
-    render = [slope, slope * b / c, HALF_LOG2_E * determinant / c, log2_opacity, depths, opacities]
-    columns = [torch.stack([value.float() for value in render], dim=-1), conics]
-    columns += [radii.contiguous().view(torch.float32)]
-    columns += [torch.stack([half_x, half_y, -b / a * half_y], dim=-1).float()]
-    rows = torch.cat([means2d, *columns], dim=-1)
-    return torch.nn.functional.pad(rows, (0, 0, 0, -rows.shape[1] % LANES)).contiguous()

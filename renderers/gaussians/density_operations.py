@@ -23,6 +23,8 @@ RELOCATION_MAX = 51
 SPLIT_SHRINK = 1.6
 """Factor by which the two halves of a split Gaussian are smaller (Kerbl et al., 2023)."""
 _OPACITY_MAX = 1.0 - torch.finfo(torch.float32).eps
+_WEIGHT_MIN = 1e-37
+"""Opacities round to 0 at logits below -104; a draw needs some weight, and a share something to share."""
 _NOISE_SLOPE, _NOISE_CENTRE = 100.0, 0.995
 """Position noise fades from full at opacity 0 to none above about 0.05 (Kheradmand et al., 2024)."""
 
@@ -55,7 +57,8 @@ def split(
     values = {"means": means, "log_scales": log_scales}
     if revised_opacity:
         logits = renderer.opacity_logits[source]
-        logits[is_half] = torch.logit(1.0 - torch.sqrt(1.0 - renderer.opacities[halves]))
+        each = 1.0 - torch.sqrt(1.0 - renderer.opacities[halves])
+        logits[is_half] = torch.logit(each.clamp(1.0 - _OPACITY_MAX, _OPACITY_MAX))  # rounded to 0 or 1: no infinity
         values["opacity_logits"] = logits
     _take(renderer, optimiser, source, is_half, values)
 
@@ -151,7 +154,7 @@ def share(opacity: Tensor, copies: Tensor) -> tuple[Tensor, Tensor]:
     shrink * sum_k C(n, k) (-1)^(k-1) o'^k / sqrt(k) = o.
     Source: Kheradmand et al., 2024, equation 9 (its double sum of binomials collapsed to a single one).
     """
-    exact, count = opacity.double(), copies.double()
+    exact, count = opacity.double().clamp_min(_WEIGHT_MIN), copies.double()
     each = -torch.expm1(torch.log1p(-exact.clamp_max(1.0 - 1e-7)) / count)
     k = torch.arange(1, int(copies.max()) + 1, device=opacity.device, dtype=torch.float64)
     remaining = (count[:, None] - k).clamp_min(0.0)
@@ -169,8 +172,9 @@ def draw_inside(renderer: GaussianRenderer, rows: Tensor, generator: torch.Gener
 
 
 def _draw_by_opacity(opacities: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Return `count` indices into `opacities`, with replacement."""
-    return torch.multinomial(opacities.cpu(), count, replacement=True, generator=generator).to(opacities.device)
+    """Return `count` indices into `opacities`, with replacement; any is as good if all are 0."""
+    weights = opacities.cpu().clamp_min(_WEIGHT_MIN)
+    return torch.multinomial(weights, count, replacement=True, generator=generator).to(opacities.device)
 
 
 def _shared(renderer: GaussianRenderer, targets: Tensor, min_opacity: float) -> tuple[dict[str, Tensor], Tensor]:

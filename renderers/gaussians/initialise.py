@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from renderers.gaussians import sh
+from renderers.gaussians.checks import LENGTH_MIN
 from renderers.gaussians.parameters import GROUPS, Gaussians
 from sds3d.errors import ConfigError
 from sds3d.export.splats import Splats
@@ -76,7 +77,9 @@ def from_points(
     from scipy.spatial import cKDTree
 
     _check_count(len(positions))
-    exact = positions.double().numpy()
+    if not positions.isfinite().all():
+        raise ConfigError("positions hold NaN or infinity, but must be finite. Leave those points out.", "positions")
+    exact = positions.detach().double().numpy()
     neighbours = min(4, len(exact))
     distances = torch.from_numpy(cKDTree(exact).query(exact, k=neighbours)[0][:, 1:])
     spacing = distances.square().mean(dim=1).sqrt()
@@ -86,8 +89,11 @@ def from_points(
 
 
 def from_splats(splats: Splats) -> Gaussians:
-    """Return the Gaussians of a file; harmonics beyond degree 0 are dropped, as the renderer has none."""
-    return Gaussians(**{name: torch.from_numpy(getattr(splats, name).copy()) for name in GROUPS})
+    """Return the Gaussians of a file; harmonics beyond degree 0 are dropped, as the renderer has none, and quaternions
+    of length 0, which some files have, become the identity."""
+    found = {name: torch.from_numpy(getattr(splats, name).copy()) for name in GROUPS}
+    found["quats"][torch.linalg.vector_norm(found["quats"], dim=1) < LENGTH_MIN] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    return Gaussians(**found)
 
 
 def nearest_neighbour_spacing(points: Tensor) -> float:
@@ -122,8 +128,12 @@ def _cloud(
     scale: float,
 ) -> Gaussians:
     """Return Gaussians at `means` [N, 3] that overlap their neighbours."""
-    if not radius > 0:
-        raise ConfigError(f"radius is {radius}, but must be above 0. Give a positive number.", "radius")
+    if not 0 < radius < math.inf:
+        raise ConfigError(f"radius is {radius}, but must be above 0 and finite. Give a positive number.", "radius")
+    if len(colour) != 3 or not all(0.0 <= channel <= 1.0 for channel in colour):
+        raise ConfigError(
+            f"colour is {colour}, but three numbers from 0 to 1 are needed. Try (0.5, 0.5, 0.5).", "colour"
+        )
     count = len(means)
     noise = colour_std * torch.randn(count, 3, generator=generator)
     rgb = (torch.tensor(colour, dtype=torch.float32) + noise).clamp(0.0, 1.0)
@@ -135,8 +145,8 @@ def _round(
     means: Tensor, widths: Tensor, rgb: Tensor, generator: torch.Generator, opacity: float, scale: float
 ) -> Gaussians:
     """Return round Gaussians of standard deviation `widths` [N] and colours `rgb` [N, 3] at `means` [N, 3]."""
-    if not scale > 0:
-        raise ConfigError(f"scale is {scale}, but must be above 0. Give a positive number.", "scale")
+    if not 0 < scale < math.inf:
+        raise ConfigError(f"scale is {scale}, but must be above 0 and finite. Give a positive number.", "scale")
     if not 0.0 < opacity < 1.0:
         raise ConfigError(f"opacity is {opacity}, but must lie between 0 and 1, both excluded. Try 0.1.", "opacity")
     count = len(means)

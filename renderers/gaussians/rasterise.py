@@ -47,7 +47,8 @@ def rasterise(
         colors: [N, D] or [C, N, D] features of any kind; with sh_degree, coefficients [N, K, 3] or [C, N, K, 3].
         viewmats: [C, 4, 4] world to camera, OpenCV axes. Ks: [C, 3, 3] pixels; pixel (i, j) is sampled at (j+.5, i+.5).
         width, height: image size in pixels.
-        near_plane, far_plane: Gaussians with centres outside are not drawn. eps2d: px^2 of blur against aliasing.
+        near_plane, far_plane: Gaussians with centres outside are not drawn; near_plane is above 0. eps2d: px^2 of blur
+            against aliasing, 0 or more.
         sh_degree: 0 to 3, or None when colors are features.
         backgrounds: [C, D] shown where alpha < 1; None is 0. Depth always has background 0.
         render_mode: "RGB" (the features), "D" (sum of weight times camera z), "ED" (that divided by alpha), "RGB+D" and
@@ -55,14 +56,14 @@ def rasterise(
         rasterize_mode: "classic", or "antialiased" (thin splats lose the light that the blur gives them).
         radius_clip: splats of at most this radius in pixels are not drawn.
         absgrad: also give meta["means2d"].absgrad, the sum over pixels of |gradient| (AbsGS).
-        backend: "reference" (dense torch, any device and dtype), "cpu" (compiled, float32), "gsplat" (CUDA), or "auto":
-            gsplat for CUDA tensors and cpu for CPU float32 tensors where available, otherwise reference.
+        backend: "reference" (dense torch, any device, float32 or float64), "cpu" (compiled, float32), "gsplat" (CUDA),
+            or "auto": gsplat for CUDA and cpu for CPU float32 tensors where available, otherwise reference.
 
     Returns: colors [C, H, W, X], alphas [C, H, W, 1], meta with means2d [C, N, 2] (its `.grad` is kept), radii, depths,
         conics, opacities, width, height, n_cameras, gaussian_ids (None) and backend.
-    Raises: ShapeError, ConfigError for a wrong argument, among them NaN, infinities and quaternions of length 0;
-        BackendError if the wanted back end cannot run. Values are looked at on the CPU only: on another device that
-        would make the program wait for it.
+    Raises: ShapeError, ConfigError for a wrong argument, among them NaN, infinities, quaternions of length 0, cameras
+        without a focal length or a direction of sight; BackendError if the wanted back end cannot run. Values are
+        looked at on the CPU only: on another device that would make the program wait for it.
     Source: Kerbl et al., 2023; argument names, rules and thresholds of gsplat 1.5.3 with packed=False.
     Deviations: pinhole cameras, one scene a call, SH up to degree 3; the portable back ends also differentiate cameras
         (which costs "cpu" its fast projection).
@@ -74,7 +75,7 @@ def rasterise(
         inputs["backgrounds"] = backgrounds
     checks.check_tensors(inputs, sh_degree)
     view = _view(width, height, render_mode, rasterize_mode, absgrad, backend)
-    thresholds = (near_plane, far_plane, eps2d, radius_clip, rasterize_mode == "antialiased")
+    thresholds = _thresholds(near_plane, far_plane, eps2d, radius_clip, rasterize_mode == "antialiased")
     chosen = choose_backend(backend, means)
     with _full_precision(means.device.type):
         if chosen == "gsplat":
@@ -94,9 +95,18 @@ def rasterise(
 
 @lru_cache(maxsize=checks.SHAPES)
 def _view(width: int, height: int, render_mode: str, rasterize_mode: str, absgrad: bool, backend: str) -> cpu.View:
-    """Return what to draw; raise ConfigError for an unknown word or an image without pixels."""
+    """Return what to draw; raise ConfigError for an unknown word or a size that is no number of pixels."""
     checks.check_options(width, height, render_mode, rasterize_mode, backend)
-    return cpu.View(width, height, render_mode != "RGB", "ED" in render_mode, absgrad)
+    return cpu.View(int(width), int(height), render_mode != "RGB", "ED" in render_mode, bool(absgrad))
+
+
+@lru_cache(maxsize=checks.SHAPES)
+def _thresholds(
+    near_plane: float, far_plane: float, eps2d: float, radius_clip: float, antialiased: bool
+) -> cpu.Thresholds:
+    """Return the thresholds as plain numbers; raise ConfigError for one with which nothing could be drawn."""
+    checks.check_thresholds(near_plane, far_plane, eps2d, radius_clip)
+    return float(near_plane), float(far_plane), float(eps2d), float(radius_clip), antialiased
 
 
 def _draw_compiled(

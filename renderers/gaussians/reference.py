@@ -96,5 +96,7 @@ def _publish_absgrad(means2d: Tensor, sums: dict[int, Tensor]) -> None:
         alive = target()
         if alive is not None:
             alive.absgrad = torch.stack([sums[i] for i in range(len(sums))])  # type: ignore[attr-defined]
+        for total in sums.values():
+            total.zero_()  # a graph may be walked again
 
     means2d.register_hook(publish)

@@ -178,13 +178,25 @@ def sum_of_zeros(address, count):
     return total
 
 
+@helper
+def can_cameras_see(job):
+    """Return whether every camera has focal lengths above 0 and a direction of sight."""
+    can_see = True
+    for camera in range(job.cameras):
+        intrinsics, row = job.intrinsics + 36 * camera, job.viewmats + 64 * camera + 32
+        can_see = can_see & (read_float(intrinsics) > 0.0) & (read_float(intrinsics + 16) > 0.0)
+        has_direction = (read_float(row) != 0.0) | (read_float(row + 4) != 0.0) | (read_float(row + 8) != 0.0)
+        can_see = can_see & has_direction
+    return can_see
+
+
 @routine
-def is_rest_finite(job):
-    """Return whether all values are finite that are not looked at in passing."""
+def is_rest_usable(job):
+    """Return whether all values are finite, and cameras see, that are not looked at in passing."""
     total = sum_of_zeros(job.viewmats, 16 * job.cameras) + sum_of_zeros(job.intrinsics, 9 * job.cameras)
     total = total + sum_of_zeros(job.colors, job.color_floats)
     total = total + sum_of_zeros(job.backgrounds, job.background_floats)
-    return all_lanes(absolute(total) < 1.0)
+    return all_lanes(absolute(total) < 1.0) & can_cameras_see(job)
 
 
 @kernel
@@ -196,7 +208,7 @@ def forward(jobs, first, step):
     blocks = (job.count + LANES - 1) // LANES
     chunk = fetch_and_add(job, TAKEN_BLOCKS, CHUNK)
     if chunk == 0:
-        is_usable = is_rest_finite(job)
+        is_usable = is_rest_usable(job)
     while chunk < blocks:
         for block in range(chunk, min(chunk + CHUNK, blocks)):
             rows = min(LANES, job.count - LANES * block)

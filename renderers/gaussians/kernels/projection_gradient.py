@@ -42,11 +42,20 @@ def turn_back(view, vector):
 
 
 @helper
-def conic_to_covariance(A, B, C, dA, dB, dC):
-    """Return the gradient of a, b, c: the entries of -P V P, the off-diagonal one twice, for P = [[A, B], [B, C]]."""
-    half = 0.5 * dB
-    w00, w01, w10, w11 = dA * A + half * B, dA * B + half * C, half * A + dC * B, half * B + dC * C
-    return -1.0 * (A * w00 + B * w10), -2.0 * (A * w01 + B * w11), -1.0 * (B * w01 + C * w11)
+def cross(a, b):
+    """Return the vector product of 3-vectors."""
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@helper
+def times_conic(p, q, blur, inverse):
+    """Return P p and P q: for each axis j, the conic P times (p_j, q_j), as two 3-vectors.
+
+    The conic is nearly singular along a needle, and its product with the needle's own axis would be lost in rounding;
+    written with n = p x q, as (q x n + blur p, n x p + blur q) / det, it is not.
+    """
+    normal, share = times(inverse, cross(p, q)), blur * inverse
+    return add(cross(q, normal), times(share, p)), add(cross(normal, p), times(share, q))
 
 
 @helper
@@ -69,35 +78,41 @@ def quaternion_gradient(w, x, y, z, inverse, first, second, third):
 
 
 @helper
-def shape_gradient(job, camera, block, rows, spare, a, b, c, bare, inverse, in_range, opacity):
-    """Return the gradients of a, b, c (0 where not in range) and of the opacity.
+def shape_gradient(job, camera, block, rows, spare, bare, inverse, in_range, opacity):
+    """Return the gradient V of the conic P times -2 (its three entries), twice the gradient of the covariance beside
+    -P V P (rest P - trace I), and the gradient of the opacity.
 
     With antialiasing o' = o ratio, ratio^2 = det without blur / det with blur.
     """
-    A, B, C = c * inverse, -1.0 * b * inverse, a * inverse
     zero = splat(0.0)
-    da, db, dc, d_opacity = zero, zero, zero, zero
+    v00, v01, v11, rest, trace, d_opacity = zero, zero, zero, zero, zero, zero
     at = optional_rows(job.g_conics, camera, block, 3, rows, job.count, spare)
     if at:
         gA, gB, gC = load_interleaved(at, 3)
-        da, db, dc = conic_to_covariance(A, B, C, gA, gB, gC)
+        v00, v01, v11 = -2.0 * gA, -1.0 * gB, -2.0 * gC
     at = optional_rows(job.g_opacities, camera, block, 1, rows, job.count, spare)
     if at:
         d_opacity = select(in_range, load(at), zero)
         if job.antialiased:
             ratio = square_root(maximum(bare * inverse, RATIO_MIN))
-            factor = 0.5 * opacity * d_opacity / ratio
-            rest, trace = 1.0 - ratio * ratio, job.eps2d * inverse
-            da, dc = da + factor * (rest * A - trace), dc + factor * (rest * C - trace)
-            db = db + 2.0 * factor * rest * B
+            factor = opacity * d_opacity / ratio
+            rest, trace = factor * (1.0 - ratio * ratio), factor * job.eps2d * inverse
             d_opacity = d_opacity * ratio
-    return select(in_range, da, zero), select(in_range, db, zero), select(in_range, dc, zero), d_opacity
+    return (v00, v01, v11, rest, trace), d_opacity
 
 
 @helper
-def axis_gradient(view, p, q, e, da, db, dc, scale_x, scale_y, slope_x, slope_y):
-    """Return the gradient of an axis (world frame), of the two slopes, and p dp + q dq, from that of the covariance."""
-    dp, dq = 2.0 * da * p + db * q, 2.0 * dc * q + db * p
+def axis_gradient(view, shape, conic, in_range, p, q, r, s, e, scale_x, scale_y, slope_x, slope_y):
+    """Return the gradient of an axis (world frame), of the two slopes, and p dp + q dq, from that of the shape.
+
+    With the gradient V of the conic P, that of the covariance is -P V P, and that of (p, q) is -2 P V (r, s), where
+    (r, s) = P (p, q).
+    """
+    A, B, C = conic
+    v00, v01, v11, rest, trace = shape
+    t, u = v00 * r + v01 * s, v01 * r + v11 * s
+    dp, dq = A * t + B * u + rest * r - trace * p, B * t + C * u + rest * s - trace * q
+    dp, dq = select(in_range, dp, splat(0.0)), select(in_range, dq, splat(0.0))
     x, y = scale_x * dp, scale_y * dq
     d_axis = turn_back(view, (x, y, -1.0 * (slope_x * x + slope_y * y)))
     return d_axis, -1.0 * x * e, -1.0 * y * e, p * dp + q * dq
@@ -116,10 +131,12 @@ def camera_gradient(job, camera, block, rows, spare, means, axes, opacity):
     a, b, c, bare, determinant = covariance(p, q, job.eps2d)
     in_range = in_range & (determinant > 0.0) & (determinant < FINITE_MAX)
     inverse = 1.0 / select(in_range, determinant, 1.0)
-    da, db, dc, d_opacity = shape_gradient(job, camera, block, rows, spare, a, b, c, bare, inverse, in_range, opacity)
-    d0, x0, y0, stretch0 = axis_gradient(view, p[0], q[0], e[0], da, db, dc, scale_x, scale_y, slope_x, slope_y)
-    d1, x1, y1, stretch1 = axis_gradient(view, p[1], q[1], e[1], da, db, dc, scale_x, scale_y, slope_x, slope_y)
-    d2, x2, y2, stretch2 = axis_gradient(view, p[2], q[2], e[2], da, db, dc, scale_x, scale_y, slope_x, slope_y)
+    shape, d_opacity = shape_gradient(job, camera, block, rows, spare, bare, inverse, in_range, opacity)
+    conic, (r, s) = (c * inverse, -1.0 * b * inverse, a * inverse), times_conic(p, q, job.eps2d, inverse)
+    more = scale_x, scale_y, slope_x, slope_y
+    d0, x0, y0, stretch0 = axis_gradient(view, shape, conic, in_range, p[0], q[0], r[0], s[0], e[0], *more)
+    d1, x1, y1, stretch1 = axis_gradient(view, shape, conic, in_range, p[1], q[1], r[1], s[1], e[1], *more)
+    d2, x2, y2, stretch2 = axis_gradient(view, shape, conic, in_range, p[2], q[2], r[2], s[2], e[2], *more)
     # A slope is x / z unless it was limited; u = focal x / z + centre; scale = focal / z.
     d_tan_x = select((tan_x >= low_x) & (tan_x <= high_x), x0 + x1 + x2, zero)
     d_tan_y = select((tan_y >= low_y) & (tan_y <= high_y), y0 + y1 + y2, zero)

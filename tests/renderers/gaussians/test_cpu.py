@@ -9,6 +9,7 @@ import threading
 
 import pytest
 import torch
+import torch.utils.checkpoint
 
 from renderers.gaussians import cpu, plans, scratch, workers
 from renderers.gaussians.projection import Projection, project
@@ -61,6 +62,20 @@ def test_agrees_with_float64_autograd_of_the_reference(make_scene, name):
         assert torch.linalg.vector_norm(ours - theirs) <= 1e-4 * torch.linalg.vector_norm(theirs)
 
 
+@pytest.mark.parametrize("mode", ["classic", "antialiased"])
+def test_gradients_of_needles_keep_their_precision(make_scene, mode):
+    """Hundreds of pixels long and as thin as the blur: in rounded numbers a conic times such an axis is no longer 0."""
+    found = []
+    for dtype, backend in ((torch.float32, "cpu"), (torch.float64, "reference")):
+        scene = make_scene(count=6, seed=2, width=40, height=30, spread=0.3).to(dtype)
+        with torch.no_grad():
+            scene.scales[:] = torch.tensor([8.0, 3e-3, 2e-5])
+            scene.opacities[:] = 0.6
+        found.append(_run(scene, backend, rasterize_mode=mode)[2])
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.linalg.vector_norm(ours - theirs) <= 1e-4 * torch.linalg.vector_norm(theirs)
+
+
 def test_absgrad_is_the_sum_of_single_pixel_gradients(make_scene):
     scene = make_scene(count=12, cameras=1, width=7, height=6, size=0.3).to(torch.float32)
     image, _, meta = rasterise(*scene.call(), backend="cpu", absgrad=True)
@@ -89,6 +104,54 @@ def test_gradients_of_projected_means_add_up(make_scene, backend):
     assert torch.allclose(found[2], found[0] + found[1], atol=1e-5)
     image.sum().backward()
     assert torch.allclose(means2d.grad, 2 * found[0] + found[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_absgrad_is_that_of_the_last_walk(make_scene, backend):
+    """As gsplat has it: a graph that is walked again does not add to what was there."""
+    image, alpha, meta = rasterise(*make_scene().to(torch.float32).call(), backend=backend, absgrad=True)
+    found = []
+    for loss in (image.sum(), alpha.sum(), image.sum()):
+        loss.backward(retain_graph=True)
+        found.append(meta["means2d"].absgrad.clone())
+    assert torch.equal(found[0], found[2]) and (found[0] - found[1]).abs().max() > 0.1
+
+
+def _copied(tensor):
+    """Return a copy at another address and with other strides, as offloading makes it."""
+    return torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
+
+
+@pytest.mark.parametrize("learns_cameras", [False, True])
+@pytest.mark.parametrize("how", ["checkpoint", "offload"])
+@pytest.mark.parametrize("count", [60, 4000])  # memory that is simply allocated, and leased
+def test_saved_tensors_may_move(make_scene, how, learns_cameras, count):
+    """Checkpointing and offloading give backward other tensors than forward saved: kernels must not use old addresses."""
+    gradients = []
+    for moves in (False, True):
+        scene = make_scene(count=count, width=70, height=50).to(torch.float32)
+        scene.viewmats = scene.viewmats.clone().requires_grad_(learns_cameras)
+        backgrounds = torch.full((2, 3), 0.4)
+
+        def draw(*tensors, scene=scene, backgrounds=backgrounds):
+            options = {"backend": "cpu", "render_mode": "RGB+ED", "backgrounds": backgrounds}
+            return rasterise(*tensors, scene.Ks, 70, 50, **options)[:2]
+
+        tensors = (*scene.gaussians, scene.viewmats)
+        if not moves:
+            image, alpha = draw(*tensors)
+        elif how == "checkpoint":
+            image, alpha = torch.utils.checkpoint.checkpoint(draw, *tensors, use_reentrant=False)
+        else:
+            with torch.autograd.graph.saved_tensors_hooks(_copied, _copied):
+                image, alpha = draw(*tensors)
+        other = rasterise(*make_scene(count=count, seed=1, width=70, height=50).call(), backend="cpu")[0]
+        (image.square().sum() + alpha.sum()).backward()
+        gradients.append([t.grad for t in tensors if t.requires_grad])
+        assert other.isfinite().all()
+    assert len(gradients[0]) == 5 + learns_cameras
+    for a, b in zip(*gradients, strict=True):  # torch's projection rounds by strides
+        assert torch.linalg.vector_norm(a - b) <= (1e-5 * torch.linalg.vector_norm(a) if learns_cameras else 0.0)
 
 
 @pytest.mark.parametrize("cameras", [1, 3])

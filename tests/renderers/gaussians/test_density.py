@@ -132,6 +132,25 @@ def test_halves_of_a_split_scatter_like_the_gaussian():
     assert torch.allclose(deviations, torch.tensor([0.1, 0.3, 0.02]), rtol=0.06)
 
 
+@pytest.mark.parametrize("logit", [-200.0, 20.0, 200.0])
+def test_opacities_that_round_to_0_or_1_stay_finite_in_every_move(logit):
+    """A logit of infinity would not be exported, and has no gradient to come back by."""
+    for move in ("split", "add", "relocate", "duplicate"):
+        renderer, draws = _renderer(20), torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            renderer.opacity_logits.fill_(logit)
+        mask = torch.arange(20) < 5
+        if move == "split":
+            operations.split(renderer, None, mask, draws, revised_opacity=True)
+        elif move == "add":
+            operations.add(renderer, None, 9, 0.005, draws)
+        elif move == "relocate":
+            operations.relocate(renderer, None, mask, 0.005, draws)
+        else:
+            operations.duplicate(renderer, None, mask)
+        assert all(getattr(renderer, name).isfinite().all() for name in GROUPS), move
+
+
 def test_growth_respects_the_budget_and_prefers_large_gradients():
     renderer = _renderer(count=5)
     renderer.statistics.gradient_sum = torch.tensor([1.0, 5.0, 2.0, 4.0, 3.0])

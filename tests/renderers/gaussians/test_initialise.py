@@ -58,6 +58,10 @@ def test_opacity_colour_and_seed():
         ((9, 0.0), {}, r"radius is 0.0, but must be above 0"),
         ((9, 1.0), {"opacity": 1.0}, r"opacity is 1.0, but must lie between 0 and 1"),
         ((9, 1.0), {"scale": -1.0}, r"scale is -1.0, but must be above 0"),
+        ((9, math.inf), {}, r"radius is inf, but must be above 0 and finite"),
+        ((9, 1.0), {"scale": math.inf}, r"scale is inf, but must be above 0 and finite"),
+        ((9, 1.0), {"colour": (0.5, 0.5)}, r"colour is \(0.5, 0.5\), but three numbers from 0 to 1"),
+        ((9, 1.0), {"colour": (math.nan, 0.5, 0.5)}, r"colour is \(nan, 0.5, 0.5\), but three numbers from 0 to 1"),
     ],
 )
 def test_messages(arguments, options, message):
@@ -86,6 +90,21 @@ def test_points_in_one_place_still_have_a_size():
     assert torch.allclose(pair.log_scales.exp(), torch.full((2, 3), 0.2))
     with pytest.raises(ConfigError, match=r"Gaussian count is 1, but at least 2"):
         initialise.from_points(torch.zeros(1, 3), torch.zeros(1, 3), _generator())
+
+
+def test_points_that_are_nowhere_are_named():
+    places = torch.zeros(4, 3)
+    places[2, 1] = math.nan
+    with pytest.raises(ConfigError, match=r"positions hold NaN or infinity, but must be finite"):
+        initialise.from_points(places, torch.zeros(4, 3), _generator())
+
+
+def test_quaternions_without_length_become_the_identity():
+    """Files have them, `Splats.rotations` reads them so, and the rasteriser refuses them."""
+    arrays = [np.ones((3, width) if width else 3) for width in (3, 4, 3, 0, 3)]
+    arrays[1][1] = 0.0
+    quats = initialise.from_splats(Splats(*arrays)).quats
+    assert quats.tolist() == [[1.0] * 4, [1.0, 0.0, 0.0, 0.0], [1.0] * 4]
 
 
 def test_splats_become_the_same_gaussians():

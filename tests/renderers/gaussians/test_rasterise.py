@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -240,7 +241,7 @@ def test_kinds_of_tensors_are_named(make_scene):
     scene = make_scene()
     with pytest.raises(ConfigError, match=r"means is of type ndarray, but a torch.Tensor is needed. Convert it."):
         rasterise(scene.means.numpy(), *scene.call()[1:])
-    with pytest.raises(ConfigError, match=r"means is int64, but floating point is needed. Call .float\(\)."):
+    with pytest.raises(ConfigError, match=r"means is int64, but float32 or float64 is needed. Call .float\(\)."):
         rasterise(scene.means.long(), *scene.call()[1:])
     with pytest.raises(ConfigError, match=r"Ks is float64, but means is float32. Convert one of them: all must be the"):
         rasterise(*scene.call()[:6], scene.Ks.double(), 37, 21)
@@ -250,6 +251,69 @@ def test_kinds_of_tensors_are_named(make_scene):
         rasterise(*scene.gaussians, scene.viewmats[:0], scene.Ks[:0], 37, 21)
     with pytest.raises(ShapeError, match=r"means has shape \[180\], but \[N, 3\] is needed"):
         rasterise(scene.means.flatten(), *scene.call()[1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.complex64])
+def test_kinds_of_numbers_that_cannot_hold_positions_are_named(make_scene, dtype):
+    tensors = [t.to(dtype) for t in make_scene().call()[:7]]
+    with pytest.raises(ConfigError, match=r"means is \w+, but float32 or float64 is needed. Call .float\(\)."):
+        rasterise(*tensors, 37, 21)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("near_plane", math.nan, r"near_plane is nan, but must be above 0"),
+        ("near_plane", 0.0, r"near_plane is 0.0, but must be above 0"),
+        ("far_plane", math.nan, r"far_plane is nan, but must be 0 or more"),
+        ("eps2d", math.nan, r"eps2d is nan, but must be 0 or more and finite"),
+        ("eps2d", math.inf, r"eps2d is inf, but must be 0 or more and finite"),
+        ("eps2d", -0.1, r"eps2d is -0.1, but must be 0 or more"),
+        ("radius_clip", math.nan, r"radius_clip is nan, but must be 0 or more"),
+        ("near_plane", None, r"near_plane is of type NoneType, but a number is needed"),
+        ("eps2d", torch.tensor(0.3), r"eps2d is of type Tensor, but a number is needed. Call float\(\)."),
+        ("sh_degree", 4, r"sh_degree is 4, but 0 to 3, or None for plain features, is supported"),
+        ("sh_degree", -1, r"sh_degree is -1, but 0 to 3"),
+        ("sh_degree", 1.5, r"sh_degree is 1.5, but 0 to 3"),
+        ("render_mode", None, r"render_mode is 'None', which is unknown"),
+    ],
+)
+def test_options_that_draw_nothing_are_named(backend, make_scene, name, value, message):
+    """A threshold of NaN would cull everything: a black picture without a word."""
+    with pytest.raises(ConfigError, match=message) as caught:
+        rasterise(*make_scene().call(), backend=backend, **{name: value})
+    assert caught.value.path == name
+
+
+def test_a_wrong_size_is_named_and_leaves_no_trace(backend, make_scene):
+    """What is kept of a size is found by equality, and 19.0 == 19: no float may get in."""
+    scene = make_scene()
+    tensors = scene.call()[:7]
+    for width in (19.0, 19.5, "19", None):
+        with pytest.raises(ConfigError, match=r"width is .*, but a whole number of pixels is needed. Call int"):
+            rasterise(*tensors, width, 23, backend=backend)
+    with pytest.raises(ConfigError, match=r"height is 23.0, but a whole number"):
+        rasterise(*tensors, 19, 23.0, backend=backend)
+    assert rasterise(*tensors, 19, 23, backend=backend)[0].shape == (2, 23, 19, 3)
+    assert rasterise(*tensors, np.int64(19), np.int32(23), backend=backend)[0].shape == (2, 23, 19, 3)
+
+
+@pytest.mark.parametrize("learns_cameras", [False, True])
+def test_cameras_that_cannot_see_are_named(backend, make_scene, learns_cameras):
+    for axis, value in ((0, 0.0), (1, 0.0), (1, -20.0)):
+        scene = make_scene()
+        scene.Ks[1, axis, axis] = value
+        scene.Ks.requires_grad_(learns_cameras)
+        with pytest.raises(
+            ConfigError, match=r"Ks has a focal length of 0 or below in camera 1, but needs above 0, in"
+        ):
+            rasterise(*scene.call(), backend=backend)
+    scene = make_scene()
+    scene.viewmats = scene.viewmats.clone()
+    scene.viewmats[0] = 0.0
+    scene.viewmats.requires_grad_(learns_cameras)
+    with pytest.raises(ConfigError, match=r"viewmats has a rotation whose third row is 0 in camera 0, but needs a dir"):
+        rasterise(*scene.call(), backend=backend)
 
 
 def test_what_passed_once_does_not_excuse_others(make_scene):
