@@ -11,5 +11,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the slow ones: one that comes last would keep a single worker busy while the others wait."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Begin with the slow ones, those first that may take longest: one that comes last would keep a single worker busy
+    while the others wait."""
+    items.sort(key=lambda item: (item.get_closest_marker("slow") is None, -_seconds_allowed(item)))
+
+
+def _seconds_allowed(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker and marker.args else 0.0
