@@ -107,10 +107,11 @@ class _Render(torch.autograd.Function):
 
 
 class Placed(NamedTuple):
-    """A projection that has run: its job and its threads."""
+    """A projection that has run: its job, its threads, and the addresses of its inputs."""
 
     job: bytearray
     threads: int
+    inputs: list[int]
 
 
 def project(
@@ -130,11 +131,12 @@ def project(
     looked_at = [None if tensor is None else tensor.contiguous() for tensor in looked_at]
     places = [n for t in looked_at for n in ((0, 0) if t is None else (t.data_ptr(), t.numel()))]
     job = bytearray(plan.template)
-    found.put_inputs(job, *[tensor.data_ptr() for tensor in tensors], start, *places, start + plan.record_bytes)
+    inputs = [tensor.data_ptr() for tensor in tensors]
+    found.put_inputs(job, *inputs, start, *places, start + plan.record_bytes)
     are_usable = workers.run(threads, found.project, found.projecting.view(job), is_taken=True)
     fields = [memory.as_strided(*field) for field in (plan.means2d, plan.depths, plan.conics, plan.opacities)]
     radii = memory.view(torch.int32).as_strided(*plan.radii)
-    return Placed(job, threads), Projection(*fields, radii), memory.as_strided(*plan.records), all(are_usable)
+    return Placed(job, threads, inputs), Projection(*fields, radii), memory.as_strided(*plan.records), all(are_usable)
 
 
 def _project_back(placed: Placed, tensors: Sequence[Tensor], incoming: Sequence[Tensor | None]) -> list[Tensor]:
@@ -145,8 +147,9 @@ def _project_back(placed: Placed, tensors: Sequence[Tensor], incoming: Sequence[
     spare = tensors[0].new_empty(placed.threads * found.projection_spare // 4)
     places = [0 if gradient is None else gradient.data_ptr() for gradient in (*incoming, *gradients)]
     job = bytearray(placed.job)  # a graph may be walked again
-    tensors = [tensor.contiguous() for tensor in tensors]  # those of forward, unless hooks moved them: see `_in_place`
-    found.put_inputs(job, *[tensor.data_ptr() for tensor in tensors], 0, 0, 0, 0, 0, 0)
+    if [tensor.data_ptr() for tensor in tensors] != placed.inputs:  # hooks have moved them: see `_in_place`
+        tensors = [tensor.contiguous() for tensor in tensors]
+        found.put_inputs(job, *[tensor.data_ptr() for tensor in tensors], 0, 0, 0, 0, 0, 0)
     found.put_projection_gradients(job, spare.data_ptr(), *places)
     workers.run(placed.threads, found.project_back, found.projecting.view(job), is_taken=True)
     return gradients
@@ -234,10 +237,10 @@ def _draw(
     if backgrounds is not None:
         behind = torch.nn.functional.pad(backgrounds.detach(), (0, view.with_depth)).contiguous()
     out = records.new_empty(plan.out)
-    kept, start = lease(plan.memory_bytes)
+    kept, kept_start = lease(plan.memory_bytes)
     job = bytearray(plan.template)
     given = (records.data_ptr(), features.data_ptr(), behind.data_ptr(), out.data_ptr())
-    found.put_frame(job, *given, *[start + offset for offset in plan.memory])
+    found.put_frame(job, *given, *[kept_start + offset for offset in plan.memory])
     record = found.drawing.view(job)
     entries = -(-sum(workers.run(plan.sorters, found.sort, record)) // 4) * 4  # whole cache lines
     threads, size = workers.thread_count(ENTRY_US * entries), found.layout.ENTRY_BYTES * entries
@@ -247,9 +250,8 @@ def _draw(
     workers.run(plan.binners, found.distribute, record, is_taken=True)
     workers.run(threads, plan.draw, record, is_taken=True)
     images, alphas = out.as_strided(*plan.images), out.as_strided(*plan.alphas)
-    memory = (records, features, kept, lists, images)
-    drawn = Drawn(job, plan, view, entries, threads, behind, [part.data_ptr() for part in memory])
-    return drawn, images, alphas, memory
+    drawn = Drawn(job, plan, view, entries, threads, behind, [*given[:2], kept_start, start, given[3]])
+    return drawn, images, alphas, (records, features, kept, lists, images)
 
 
 def _in_place(drawn: Drawn, memory: Sequence[Tensor]) -> tuple[Drawn, Sequence[Tensor]]:
