@@ -78,8 +78,8 @@ def stages(scene: Scene, repeats: int) -> dict[str, float]:
     """Return the median seconds of each kernel (launching it included) of a forward and backward call, of the calls as a
     whole, of what torch does in them itself (`contenders.run_empty`), and of `pace`.
 
-    The calls as a whole run without the clocks round the kernels, which would count as the call's own time. On a shared
-    machine, other guests slow everything by half for a tenth of a second or for minutes, a plain loop of Python too:
+    The calls as a whole run without the clocks round the kernels, which would count as the call's own time. A shared
+    machine is at times slower by half, for a tenth of a second or for minutes, in a plain loop of Python too:
     turns in which that loop was slower than usual do not count. ("pace" tells whether all of them were slow.)
     """
     turns: list[dict[str, float]] = []

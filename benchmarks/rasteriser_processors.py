@@ -1,9 +1,9 @@
 """Time the rasteriser's kernels as compiled for lesser processors: python benchmarks/rasteriser_processors.py [--repeats N].
 
 Kernels name no instruction, so the same sources become code for whatever processor numba finds. Here processes take turns
-that are told to compile for another one (NUMBA_CPU_NAME): this machine's own; haswell, with AVX2 and fused multiply-add as
-nearly all PCs since 2013 have them; and x86-64, with SSE2 alone. What a real one of those would take is not known, but how
-much slower than this one it is for want of instructions is. Printed: the quickest tenth of calls in CPU time, the median
+that are told to compile for another one (NUMBA_CPU_NAME): this machine's own; haswell, with AVX2 and fused
+multiply-add; and x86-64, with SSE2 alone. What a real one of those would take is not known, but how
+much slower than this one it is for want of instructions is. Printed: the quickest tenth of calls in CPU time, medians
 over processes, and the largest difference to this machine's own picture and gradients. The first process of each kind
 compiles and does not count.
 """

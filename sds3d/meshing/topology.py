@@ -156,6 +156,7 @@ def _outermost(corners: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     middles, steps = corners.mean(axis=1), np.arange(-1, 2)
     directions = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(-1, 3)
+    directions = directions[directions.any(axis=1)]
     return np.asarray(middles[np.unique((middles @ directions.T).argmax(axis=0))])
 
 
