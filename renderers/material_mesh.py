@@ -60,8 +60,8 @@ class MaterialMesh(nn.Module):
         self.register_buffer("vertices", torch.from_numpy(mesh.vertices))
         self.register_buffer("faces", torch.from_numpy(mesh.faces))
         self.register_buffer("beyond", neighbours(weld(self.vertices, self.faces)[1]))
-        smooth = vertex_normals(self.vertices, self.faces)
-        self.register_buffer("normals", smooth if normals is None else torch.from_numpy(normals))
+        known = vertex_normals(self.vertices, self.faces) if normals is None else torch.from_numpy(normals)
+        self.register_buffer("normals", known)
         self.register_buffer("colours", torch.from_numpy(mesh.colors))
         uvs, uv_faces = mesh.uvs, mesh.uv_faces
         if uvs is None or uv_faces is None:
